@@ -1,0 +1,7 @@
+"""One frozen dataclass per flow: names, defaults, bounds and units of everything a person can set."""
+
+from t2i.config.fields import Config, Option, flag_of, option
+from t2i.config.generate import GenerateConfig
+from t2i.config.train import TrainConfig
+
+__all__ = ["Config", "GenerateConfig", "Option", "TrainConfig", "flag_of", "option"]

@@ -1,0 +1,53 @@
+"""Everything that decides what a picture looks like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from t2i.config.fields import Config, option
+
+SEED_LIMIT = 2**63
+
+
+@dataclass(frozen=True)
+class GenerateConfig(Config):
+    """One `t2i generate` run. `None` means not given: the model's own default is used."""
+
+    prompts: tuple[str, ...] = option(
+        (), "what to draw; several prompts make several pictures; - reads stdin"
+    )
+    negative_prompt: str = option("", "what to keep out of the picture", "-n")
+    steps: int | None = option(
+        None, "denoising steps; default: the model's", "--num-inference-steps", low=1, high=1000
+    )
+    guidance_scale: float | None = option(
+        None,
+        "classifier-free guidance, 1 = off; default: the model's",
+        "-g", "--guidance", "--cfg-scale", "--cfg",
+        low=1, high=100,
+        reason="1 is off, and smaller values would silently be off as well",
+    )  # fmt: skip
+    scheduler: str | None = option(
+        None, "sampling method, see `t2i schedulers`; default: the model's", "--sampler"
+    )
+    seed: int | None = option(
+        None, "start noise of image 0; image k uses seed + k; default: drawn, printed and saved", "-s",
+        low=0, high=SEED_LIMIT - 1,
+    )  # fmt: skip
+    width: int | None = option(
+        None, "picture width; default: the model's", "-W", low=8, high=8192, multiple_of=8, unit="pixels"
+    )
+    height: int | None = option(
+        None, "picture height; default: the model's", "-H", low=8, high=8192, multiple_of=8, unit="pixels"
+    )
+    num_images: int = option(1, "pictures per prompt", "-N", "--batch-count", low=1, high=100_000)
+    batch_size: int | None = option(
+        None, "pictures denoised together; default: fits memory", low=1, high=1024
+    )
+    model: str = option("pocket", "alias, Hub id, Diffusers folder or .safetensors file", "-m")
+    device: str = option("auto", "auto, cuda, cuda:1, mps, xpu or cpu")
+    dtype: str = option("auto", "number format of the weights", choices=("auto", "fp32", "fp16", "bf16"))
+    deterministic: bool = option(
+        False,
+        "one fixed batch shape, fixed threads, deterministic kernels: equal bytes whatever the batch size",
+    )

@@ -1,0 +1,112 @@
+"""Everything that decides how a model is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from t2i.config.fields import Config, option
+from t2i.errors import UsageError
+
+METHODS = ("scratch", "vae", "clip", "unet")
+CAPTION_SOURCES = ("auto", "metadata", "sidecar", "names", "none")
+
+
+@dataclass(frozen=True)
+class TrainConfig(Config):
+    """One `t2i train` run. `None` means not given: the method's own default is used."""
+
+    dataset: str = option("", "folder of pictures, with metadata.jsonl/.csv, .txt files or names as captions")
+    output: str = option("runs/train", "run folder: logs, checkpoints, samples and model/", "-o")
+    method: str = option("scratch", "what to train; scratch = vae, clip, unet in order", choices=METHODS)
+    model: str | None = option(
+        None, "model folder whose parts are the start; default: OUTPUT/parts where it exists", "-m"
+    )
+    captions: str = option("auto", "where captions come from", choices=CAPTION_SOURCES)
+    resolution: int = option(
+        64, "side of the square training pictures", low=16, high=1024, multiple_of=8, unit="pixels"
+    )
+    seed: int = option(
+        0, "decides weights, data order, noise and caption dropout", "-s", low=0, high=2**31 - 1
+    )
+    device: str = option("auto", "auto, cuda, mps, xpu or cpu")
+    mixed_precision: str = option("auto", "format of the arithmetic", choices=("auto", "no", "bf16"))
+
+    max_train_steps: int | None = option(
+        None, "optimizer steps of each stage; default: the method's", "--steps", low=1, high=10_000_000
+    )
+    max_train_time: float | None = option(
+        None, "stop each stage with a checkpoint after this long", above=0, unit="minutes"
+    )
+    batch_size: int = option(64, "pictures per step", "--train-batch-size", low=1, high=4096)
+    learning_rate: float | None = option(
+        None, "peak learning rate; default: the method's", "--lr", above=0, high=1
+    )
+    lr_warmup_steps: int = option(100, "steps of linear rise at the start", low=0, high=1_000_000)
+    lr_decay: float = option(
+        0.3, "share of the steps, at the end, over which the rate falls to zero along a cosine", low=0, high=1
+    )
+    weight_decay: float = option(0.01, "AdamW weight decay", low=0, high=1)
+    max_grad_norm: float = option(1.0, "gradients are scaled down to this length", above=0, high=1000)
+    ema_decay: float = option(
+        0.9995, "how slowly the averaged weights follow; 0 = no averaging", "--ema", low=0, high=0.99999
+    )
+
+    checkpointing_steps: int = option(500, "steps between checkpoints", low=1, high=1_000_000)
+    checkpoints_total_limit: int = option(2, "checkpoints kept", low=1, high=1000)
+    resume: str | None = option(
+        None, "latest, or a checkpoint folder: continue to the same bits", "--resume-from-checkpoint"
+    )
+    handoff: str | None = option(
+        None, "start from a handoff file: bf16 weights, fresh optimizer, recorded as not exact"
+    )
+    save_handoff: str | None = option(
+        None,
+        "also write a small handoff file (at most 60 MiB) at each checkpoint, to carry the run elsewhere",
+    )
+    log_steps: int = option(10, "steps between lines in metrics.jsonl", low=1, high=1_000_000)
+    sample_steps: int = option(500, "steps between sample sheets", low=1, high=1_000_000)
+    save_dtype: str = option("fp32", "number format of OUTPUT/model", choices=("fp32", "fp16", "bf16"))
+    sample_prompts: tuple[str, ...] = option(
+        (), "prompts of the sample sheets; default: captions of the dataset", "--validation-prompts"
+    )
+
+    vae_channels: tuple[int, ...] = option(
+        (32, 64, 96), "VAE widths, one per level; each level but one halves"
+    )
+    latent_channels: int = option(4, "channels of the latents", low=1, high=64)
+    kl_weight: float = option(1e-3, "weight of the KL term (mean over latent values)", low=0, high=1)
+    edge_weight: float = option(0.5, "weight of the L1 difference of neighbouring pixels", low=0, high=100)
+
+    text_width: int = option(192, "text encoder width", low=8, high=2048)
+    text_layers: int = option(3, "text encoder layers", low=1, high=48)
+    text_heads: int = option(4, "attention heads of text and image encoder", low=1, high=64)
+    max_tokens: int = option(32, "tokens per prompt chunk, with begin and end marks", low=4, high=512)
+    vocabulary_size: int = option(4096, "largest token vocabulary", low=300, high=65536)
+
+    unet_channels: tuple[int, ...] = option((64, 128, 192), "UNet widths, one per level")
+    unet_layers: int = option(1, "residual blocks per UNet level", low=1, high=8)
+    unet_heads: int = option(4, "attention heads of the UNet", low=1, high=64)
+    prediction_type: str = option(
+        "v_prediction", "what the UNet predicts", choices=("epsilon", "v_prediction", "sample")
+    )
+    zero_terminal_snr: bool = option(True, "train the last timestep on pure noise (arXiv:2305.08891)")
+    snr_gamma: float | None = option(
+        5.0, "min-SNR loss weighting (arXiv:2303.09556); 0 = off", "--min-snr-gamma", low=0, high=100
+    )
+    caption_dropout: float = option(
+        0.1, "share of captions replaced by nothing, for classifier-free guidance", low=0, high=1
+    )
+    train_text_encoder: bool = option(False, "let the UNet stage tune the text encoder as well")
+    guidance_scale: float = option(
+        4.0, "guidance of sample sheets, and the trained model's default", low=1, high=100
+    )
+    sampling_steps: int = option(
+        25, "denoising steps of sample sheets, and the model's default", low=1, high=1000
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.dataset:
+            raise UsageError("no dataset given", "--dataset DIR is a folder of pictures")
+        if self.resume is not None and self.handoff is not None:
+            raise UsageError("--resume and --handoff both say where to go on from", "give one of them")

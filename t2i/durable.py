@@ -1,0 +1,149 @@
+"""Writing files that are whole or absent: temporary name in the same folder, fsync, rename, fsync the folder.
+
+Also the named fault points by which the crash tests kill a process exactly there: `T2I_FAULT=name`
+sends SIGKILL to the process when it reaches `fault_point("name")`; `T2I_FAULT=name:3` at the third pass.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import signal
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from t2i.errors import StorageError
+
+TEMPORARY_PREFIX = ".tmp-"
+_passes: dict[str, int] = {}
+
+
+def fault_point(name: str) -> None:
+    """Kill this process with SIGKILL if `T2I_FAULT` names this point (and pass number)."""
+    wanted = os.environ.get("T2I_FAULT")
+    if wanted is None:
+        return
+    wanted_name, _, wanted_pass = wanted.partition(":")
+    if wanted_name == name:
+        _passes[name] = _passes.get(name, 0) + 1
+        if _passes[name] == int(wanted_pass or 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def temporary_path(path: Path) -> Path:
+    """A name beside `path` that no other writer uses."""
+    return path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name[-80:]}")
+
+
+def fsync_path(path: Path) -> None:
+    """Flush a file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """The one line a person reads for an operating-system error while writing `path`."""
+    if error.errno == errno.ENOSPC:
+        return StorageError(f"no space left while writing {path}", "free some space or choose another folder")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StorageError(f"no permission to write {path}", "choose a folder you may write to")
+    return StorageError(f"cannot write {path}: {error.strerror or error}")
+
+
+def write_with(path: Path, write: Callable[[Path], None], overwrite: bool = True) -> None:
+    """Let `write` fill a temporary file, then give it its name in one step.
+
+    Args:
+        path: Where the file will be. Its folder is made if missing.
+        write: Called with the temporary path.
+        overwrite: When False, an existing `path` is an error and is left untouched, also when
+            another process made it meanwhile.
+
+    Raises:
+        StorageError: No space, no permission, or the file is already there.
+    """
+    temporary = temporary_path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        os.chmod(temporary, 0o666 & ~_umask())  # safetensors makes its files 0600
+        fsync_path(temporary)
+        fault_point("file.before_rename")
+        if overwrite:
+            os.replace(temporary, path)
+        else:
+            os.link(temporary, path)  # fails if the name exists, unlike rename
+            os.unlink(temporary)
+        fsync_path(path.parent)
+    except FileExistsError as error:
+        raise StorageError(f"{path} already exists", "choose another name or pass --overwrite") from error
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes, overwrite: bool = True) -> None:
+    """Write `data` whole or not at all; see `write_with`."""
+    write_with(path, lambda temporary: _write(temporary, data), overwrite)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+@contextmanager
+def staged_folder(path: Path) -> Iterator[Path]:
+    """Fill a temporary folder, then give it its name in one rename.
+
+    Nothing is left behind on an exception. `path` must not exist yet.
+    """
+    temporary = temporary_path(path)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
+            if file.is_file():
+                os.chmod(file, 0o666 & ~_umask())
+            fsync_path(file)
+        fsync_path(temporary)
+        fault_point("folder.before_rename")
+        os.rename(temporary, path)
+        fsync_path(path.parent)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        remove_folder(temporary)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder and what is in it; a missing one is fine."""
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
