@@ -1,0 +1,34 @@
+"""How predictions with and without the prompt combine. Knows no network and no scheduler."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from t2i.errors import UsageError
+
+
+def classifier_free_guidance(cond: Tensor, uncond: Tensor, guidance_scale: float) -> Tensor:
+    """Move the prediction away from the unconditional one: ε_u + w (ε_c − ε_u).
+
+    Args:
+        cond: Model output given the prompt, (B, C, h, w).
+        uncond: Model output given the negative prompt, same shape and dtype.
+        guidance_scale: w in the source, unitless, at least 1. 1 is off and returns `cond` itself.
+            Ho & Salimans (2022, arXiv:2207.12598) count from 0: their w is this one minus 1.
+
+    Returns:
+        Guided output, (B, C, h, w), of the same prediction type as the inputs. All channels are guided.
+
+    Raises:
+        UsageError: `guidance_scale` is below 1 or not a number.
+
+    Source: Saharia et al. 2022, arXiv:2205.11487, eq. (2).
+    """
+    if not guidance_scale >= 1:
+        raise UsageError(
+            f"--guidance-scale {guidance_scale}: must be at least 1",
+            "1 is off; below it the prompt would count less than no prompt",
+        )
+    if guidance_scale == 1:
+        return cond
+    return uncond + guidance_scale * (cond - uncond)
