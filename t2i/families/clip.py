@@ -1,0 +1,144 @@
+"""Families with one CLIP text encoder: Stable Diffusion 1, Stable Diffusion 2, pocket."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from t2i.catalog import Defaults
+from t2i.conditioning import Conditioning, join
+from t2i.families.parts import Denoiser, Parts
+from t2i.families.prompts import Explanation, explain_prompt, prompt_chunks, prompt_pieces
+from t2i.guidance import classifier_free_guidance
+
+
+class ClipFamily:
+    """The last hidden state of one CLIP encoder goes to every cross-attention of the UNet.
+
+    Source: Rombach et al. 2022, arXiv:2112.10752, section 3.3.
+    """
+
+    name: ClassVar[str]
+    defaults: ClassVar[Defaults] = Defaults(30, 7.5, None, 512, 512)
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+
+    def count_chunks(self, prompt: str) -> int:
+        """Chunks the prompt needs; prompts of one batch must need the same number."""
+        return max(len(prompt_pieces(tokenizer, prompt)) for tokenizer in self.parts.tokenizers)
+
+    def explain(self, prompt: str) -> Explanation:
+        """Tokens, chunks, and words that the model has never seen, if it keeps a list of those it has."""
+        return explain_prompt(self.parts.tokenizers[0], prompt, self.parts.known_words)
+
+    def encode_prompts(self, prompts: Sequence[str], chunks: int | None = None) -> Conditioning:
+        """Prompts → what the UNet is told.
+
+        Every prompt goes through the encoder by itself, so that its numbers do not depend on the others,
+        and equal prompts go through once.
+
+        Args:
+            prompts: B texts, all needing the same number of chunks.
+            chunks: Number of chunks, None = what the prompts need.
+
+        Returns:
+            Conditioning with prompt_embeds (B, chunks x chunk length, D), in the UNet's dtype, on its device.
+
+        Raises:
+            ValueError: The prompts need different numbers of chunks, or more than `chunks`.
+        """
+        counts = {prompt: self.count_chunks(prompt) for prompt in prompts}
+        if chunks is None and len(set(counts.values())) > 1:
+            raise ValueError(f"prompts of {sorted(set(counts.values()))} chunks cannot share a batch")
+        wanted = chunks if chunks is not None else next(iter(counts.values()))
+        unique = list(counts)
+        encoded = join([self._encode(prompt, wanted) for prompt in unique])
+        rows = encoded.select([unique.index(prompt) for prompt in prompts])
+        return rows.to(self.parts.unet.device, self.parts.unet.dtype)
+
+    def encode_negative_prompts(self, prompts: Sequence[str], chunks: int | None = None) -> Conditioning:
+        """The side that guidance moves away from; for most families the same as `encode_prompts`."""
+        return self.encode_prompts(prompts, chunks)
+
+    def denoiser(
+        self,
+        cond: Conditioning,
+        uncond: Conditioning | None,
+        guidance_scale: float,
+        width: int,
+        height: int,
+    ) -> Denoiser:
+        """The UNet with guidance, as a function of latents and timestep.
+
+        Args:
+            cond: What to draw, batch B.
+            uncond: What to move away from, batch B; None or scale 1 = no guidance.
+            guidance_scale: w of `classifier_free_guidance`, >= 1.
+            width: Picture width in pixels (SDXL is told it).
+            height: Picture height in pixels.
+
+        Returns:
+            (scaled latents (B, C, h, w), timestep) → model output (B, C, h, w). Both sides go through
+            the UNet in one call, uncond first, when they are equally long, else in two.
+        """
+        if uncond is None or guidance_scale == 1:
+            arguments = self._unet_arguments(cond, width, height)
+            return lambda latents, timestep: self._predict(latents, timestep, arguments)
+        if uncond.prompt_embeds.shape == cond.prompt_embeds.shape:
+            both = self._unet_arguments(join([uncond, cond]), width, height)
+
+            def together(latents: Tensor, timestep: Tensor) -> Tensor:
+                output = self._predict(torch.cat([latents, latents]), timestep, both)
+                output_uncond, output_cond = output.chunk(2)
+                return classifier_free_guidance(output_cond, output_uncond, guidance_scale)
+
+            return together
+        arguments_cond = self._unet_arguments(cond, width, height)
+        arguments_uncond = self._unet_arguments(uncond, width, height)
+
+        def apart(latents: Tensor, timestep: Tensor) -> Tensor:
+            output_cond = self._predict(latents, timestep, arguments_cond)
+            output_uncond = self._predict(latents, timestep, arguments_uncond)
+            return classifier_free_guidance(output_cond, output_uncond, guidance_scale)
+
+        return apart
+
+    def _encode(self, prompt: str, chunks: int) -> Conditioning:
+        """One prompt through the encoder, chunk by chunk, joined along L: (1, chunks x length, D)."""
+        tokenizer, encoder = self.parts.tokenizers[0], self.parts.text_encoders[0]
+        with torch.no_grad():
+            states = [
+                encoder(torch.tensor([ids], device=encoder.device))[0]
+                for ids in prompt_chunks(tokenizer, prompt, chunks)
+            ]
+        return Conditioning(torch.cat(states, dim=1))
+
+    def _unet_arguments(self, conditioning: Conditioning, width: int, height: int) -> dict[str, object]:
+        return {"encoder_hidden_states": conditioning.prompt_embeds, **conditioning.unet_kwargs}
+
+    def _predict(self, latents: Tensor, timestep: Tensor, arguments: dict[str, object]) -> Tensor:
+        with torch.no_grad():
+            return self.parts.unet(latents, timestep, return_dict=False, **arguments)[0]
+
+
+class Sd1Family(ClipFamily):
+    """Stable Diffusion 1: CLIP ViT-L/14, 512 pixels, predicts the noise."""
+
+    name = "sd1"
+
+
+class Sd2Family(ClipFamily):
+    """Stable Diffusion 2: OpenCLIP-H without its last layer. The 768-pixel models predict v."""
+
+    name = "sd2"
+
+
+class PocketFamily(ClipFamily):
+    """The model inside t2i: small, with its own tokenizer and the list of words it was trained on."""
+
+    name = "pocket"
+    defaults = Defaults(25, 4.0, None, 64, 64)

@@ -1,0 +1,98 @@
+"""Prompt → token ids → chunks, for the byte-pair tokenizers of the CLIP families; and explaining them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from t2i.conditioning import frame_chunk, split_into_chunks
+
+END_OF_WORD = "</w>"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How a model reads a prompt.
+
+    Attributes:
+        chunks: The tokens of each chunk, as text, without marks and padding.
+        ids: The token ids in the same order.
+        chunk_length: Ids a chunk holds, its two marks included.
+        unknown: Words never seen in training → the nearest known words. Empty if the model keeps no list.
+    """
+
+    chunks: tuple[tuple[str, ...], ...]
+    ids: tuple[tuple[int, ...], ...]
+    chunk_length: int
+    unknown: dict[str, list[str]]
+
+    def __iter__(self) -> Iterator[str]:
+        """The lines for a person."""
+        return iter(self.lines())
+
+    def lines(self) -> list[str]:
+        """The explanation for a person, one fact a line."""
+        count = sum(len(chunk) for chunk in self.chunks)
+        lines = [f"{count} tokens in {len(self.chunks)} chunk{'s' * (len(self.chunks) != 1)}"]
+        for number, (tokens, ids) in enumerate(zip(self.chunks, self.ids, strict=True), 1):
+            shown = " ".join(f"{token}({value})" for token, value in zip(tokens, ids, strict=True))
+            lines.append(
+                f"chunk {number}: {len(tokens)} of {self.chunk_length - 2} places: {shown or '(empty)'}"
+            )
+        for word, near in self.unknown.items():
+            lines.append(
+                f"never seen in training: {word}" + (f"; nearest: {', '.join(near)}" if near else "")
+            )
+        return lines
+
+
+def prompt_pieces(tokenizer: Any, prompt: str) -> list[list[int]]:
+    """The token ids of a prompt, in pieces that fit the tokenizer's chunk, without marks."""
+    ids = tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
+    tokens = tokenizer.convert_ids_to_tokens(ids)
+    ends = [token.endswith(END_OF_WORD) for token in tokens]
+    return split_into_chunks(ids, ends, tokenizer.model_max_length - 2)
+
+
+def prompt_chunks(tokenizer: Any, prompt: str, chunks: int | None = None) -> list[list[int]]:
+    """The chunks of a prompt as the encoder takes them: marked and padded.
+
+    Args:
+        tokenizer: A CLIPTokenizer; its own begin, end and padding ids are used.
+        prompt: Any text.
+        chunks: Add empty chunks up to this number. None adds none.
+
+    Returns:
+        Lists of `tokenizer.model_max_length` ids.
+
+    Raises:
+        ValueError: The prompt needs more than `chunks` chunks.
+    """
+    pieces = prompt_pieces(tokenizer, prompt)
+    if chunks is not None:
+        if len(pieces) > chunks:
+            raise ValueError(f"the prompt needs {len(pieces)} chunks, not {chunks}")
+        pieces += [[] for _ in range(chunks - len(pieces))]
+    bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    return [frame_chunk(piece, bos, eos, pad, tokenizer.model_max_length) for piece in pieces]
+
+
+def explain_prompt(tokenizer: Any, prompt: str, known_words: Sequence[str] = ()) -> Explanation:
+    """Tokens, chunks, and the words of `prompt` that are not among `known_words` (if there are any)."""
+    pieces = prompt_pieces(tokenizer, prompt)
+    texts = [tokenizer.convert_ids_to_tokens(piece) for piece in pieces]
+    unknown: dict[str, list[str]] = {}
+    if known_words:
+        known = {word.lower() for word in known_words}
+        for word in re.findall(r"[^\W\d_]+|\d+", prompt.lower()):
+            if word not in known and word not in unknown:
+                unknown[word] = difflib.get_close_matches(word, sorted(known), n=3, cutoff=0.6)
+    return Explanation(
+        tuple(tuple(token.removesuffix(END_OF_WORD) for token in chunk) for chunk in texts),
+        tuple(tuple(piece) for piece in pieces),
+        tokenizer.model_max_length,
+        unknown,
+    )

@@ -1,0 +1,64 @@
+"""Stable Diffusion XL: two text encoders, a pooled embedding, and six numbers about size and crop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from t2i.catalog import Defaults
+from t2i.conditioning import Conditioning
+from t2i.families.clip import ClipFamily
+from t2i.families.prompts import prompt_chunks
+
+
+class SdxlFamily(ClipFamily):
+    """Stable Diffusion XL.
+
+    Source: Podell et al. 2023, arXiv:2307.01952, sections 2.1 (encoders) and 2.2 (micro-conditioning).
+    """
+
+    name = "sdxl"
+    defaults = Defaults(30, 7.5, None, 1024, 1024)
+
+    def encode_negative_prompts(self, prompts: Sequence[str], chunks: int | None = None) -> Conditioning:
+        """As `encode_prompts`, but an empty prompt is all zeros if the model was trained that way.
+
+        Its length is then that of `chunks` chunks (None = one).
+        """
+        if not self.parts.zeros_for_empty_prompt or all(prompts):
+            return self.encode_prompts(prompts, chunks)
+        encoded = self.encode_prompts(prompts, chunks)
+        pooled = encoded.pooled_prompt_embeds
+        assert pooled is not None
+        keep = torch.tensor([bool(prompt) for prompt in prompts], device=encoded.prompt_embeds.device)
+        return Conditioning(
+            torch.where(keep[:, None, None], encoded.prompt_embeds, torch.zeros_like(encoded.prompt_embeds)),
+            torch.where(keep[:, None], pooled, torch.zeros_like(pooled)),
+        )
+
+    def _encode(self, prompt: str, chunks: int) -> Conditioning:
+        """Second-to-last hidden states of both encoders; pooled output of the second's first chunk."""
+        states = []
+        pooled = None
+        for tokenizer, encoder in zip(self.parts.tokenizers, self.parts.text_encoders, strict=True):
+            pieces = []
+            for number, ids in enumerate(prompt_chunks(tokenizer, prompt, chunks)):
+                with torch.no_grad():
+                    output = encoder(torch.tensor([ids], device=encoder.device), output_hidden_states=True)
+                pieces.append(output.hidden_states[-2])
+                if number == 0 and encoder is self.parts.text_encoders[-1]:
+                    pooled = output.text_embeds
+            states.append(torch.cat(pieces, dim=1))
+        return Conditioning(torch.cat(states, dim=-1), pooled)
+
+    def _unet_arguments(self, conditioning: Conditioning, width: int, height: int) -> dict[str, object]:
+        pooled = conditioning.pooled_prompt_embeds
+        assert pooled is not None
+        # original size, crop corner (top, left), target size; each as (height, width)
+        sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=pooled.dtype, device=pooled.device)
+        return {
+            "encoder_hidden_states": conditioning.prompt_embeds,
+            "added_cond_kwargs": {"text_embeds": pooled, "time_ids": sizes.repeat(len(conditioning), 1)},
+            **conditioning.unet_kwargs,
+        }

@@ -1,0 +1,100 @@
+"""The parts of a model in the making: one folder each, fp32, as training leaves and finds them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from t2i.durable import remove_folder, staged_folder, temporary_path, write_json
+from t2i.errors import ModelError
+from t2i.weights.layout import find_weights
+from t2i.weights.loading import report_keys
+from t2i.weights.safety import parse_json, read_config, regular_file_size
+from t2i.weights.saving import encoder_config, encoder_state, save_weights
+from t2i.weights.tokenizers import load_tokenizer
+
+WEIGHTS = "diffusion_pytorch_model"
+TRANSFORMERS_WEIGHTS = "model"
+
+
+def save_parts(folder: Path, parts: Mapping[str, Any]) -> None:
+    """Write parts below `folder`, each in its own folder, whole or not at all.
+
+    Args:
+        folder: Made if missing; other parts in it stay.
+        parts: Any of "vae", "unet" (Diffusers networks), "text_encoder", "clip" (transformers), "tokenizer",
+            "words" (words seen in training, saved with the tokenizer).
+    """
+    for name, part in parts.items():
+        if name == "words":
+            continue
+        final = folder / name
+        staged = temporary_path(final) if final.exists() else final
+        with staged_folder(staged) as stage:
+            if name == "tokenizer":
+                part.save_pretrained(stage)
+                part.backend_tokenizer.model.save(str(stage))  # vocab.json and merges.txt for older readers
+                write_json(stage / "words.json", sorted(parts.get("words", ())))
+            elif name == "text_encoder":
+                write_json(stage / "config.json", encoder_config(part, parts["tokenizer"]))
+                save_weights(stage / f"{TRANSFORMERS_WEIGHTS}.safetensors", encoder_state(part))
+            elif name == "clip":
+                part.save_pretrained(stage)
+            else:
+                write_json(stage / "config.json", json.loads(part.to_json_string()))
+                save_weights(stage / f"{WEIGHTS}.safetensors", part.state_dict())
+        if staged != final:
+            retired = temporary_path(final)
+            os.rename(final, retired)
+            os.rename(staged, final)
+            remove_folder(retired)
+
+
+def load_parts(folder: Path, only: Collection[str] | None = None) -> dict[str, Any]:
+    """The parts in `folder`, in fp32 on the CPU.
+
+    Args:
+        folder: What `save_parts` wrote, or a whole Diffusers Stable Diffusion folder.
+        only: Names to load; None loads "vae", "text_encoder", "tokenizer" (with "words") and "unet".
+
+    Raises:
+        ModelError: No such folder, or a part that is damaged or unsafe.
+    """
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    if not folder.is_dir():
+        raise ModelError(f"model folder {folder} is missing", "give the output folder of an earlier stage")
+    kinds = {"vae": AutoencoderKL, "text_encoder": CLIPTextModel, "unet": UNet2DConditionModel}
+    found: dict[str, Any] = {}
+    for name, kind in kinds.items():
+        if (folder / name).is_dir() and (only is None or name in only):
+            found[name] = _load(folder / name, kind)
+    if (folder / "tokenizer").is_dir() and (only is None or "tokenizer" in only):
+        places = int(read_config(folder / "text_encoder" / "config.json")["max_position_embeddings"])
+        found["tokenizer"], _ = load_tokenizer(folder / "tokenizer", places)
+        words = folder / "tokenizer" / "words.json"
+        if words.is_file():
+            regular_file_size(words)
+            found["words"] = parse_json(b'{"words": ' + words.read_bytes() + b"}", words)["words"]
+    return found
+
+
+def _load(folder: Path, kind: Any) -> Any:
+    """One network, after the same checks that any model's files go through."""
+    import torch
+
+    read_config(folder / "config.json")
+    find_weights(folder, TRANSFORMERS_WEIGHTS if kind.__name__ == "CLIPTextModel" else WEIGHTS)
+    network, report = kind.from_pretrained(
+        str(folder),
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    report_keys(folder.name, report["missing_keys"], report["unexpected_keys"])
+    return network

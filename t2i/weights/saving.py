@@ -1,0 +1,140 @@
+"""Networks in memory → a Diffusers Stable Diffusion folder, whole or not at all.
+
+The text encoder's weights keep the `text_model.` prefix that every released reader understands, and its
+config names the begin, end and padding ids of its own tokenizer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from t2i.durable import remove_folder, staged_folder, temporary_path, write_json
+from t2i.errors import StorageError
+
+if TYPE_CHECKING:
+    import torch
+
+PREFIX = "text_model."
+
+
+def save_folder(
+    folder: Path,
+    *,
+    unet: Any,
+    vae: Any,
+    text_encoder: Any,
+    tokenizer: Any,
+    scheduler_config: Mapping[str, Any],
+    dtype: torch.dtype | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    known_words: Sequence[str] = (),
+    overwrite: bool = False,
+) -> None:
+    """Write a model that t2i and plain `StableDiffusionPipeline.from_pretrained` both load.
+
+    Args:
+        folder: The folder to make.
+        unet: UNet2DConditionModel.
+        vae: AutoencoderKL.
+        text_encoder: CLIPTextModel.
+        tokenizer: CLIPTokenizer.
+        scheduler_config: Diffusers scheduler config with `_class_name`.
+        dtype: Number format of the weights on disk; None = fp32.
+        defaults: Contents of `t2i.json`: steps, guidance_scale, scheduler, width, height, family.
+        known_words: Words seen in training, written beside the tokenizer.
+        overwrite: Replace an existing folder; nothing of it is kept.
+
+    Raises:
+        StorageError: No space, no permission, or the folder is there already.
+    """
+    import torch
+
+    if folder.exists() and not overwrite:
+        raise StorageError(f"{folder} already exists", "choose another name or pass --overwrite")
+    number_format = dtype if dtype is not None else torch.float32
+    final = temporary_path(folder) if folder.exists() else folder
+    with staged_folder(final) as stage:
+        write_json(stage / "model_index.json", _model_index(scheduler_config))
+        write_json(stage / "scheduler" / "scheduler_config.json", dict(scheduler_config))
+        for name, network in (("unet", unet), ("vae", vae)):
+            write_json(stage / name / "config.json", json.loads(network.to_json_string()))
+            weights = stage / name / "diffusion_pytorch_model.safetensors"
+            save_weights(weights, network.state_dict(), number_format)
+        config = encoder_config(text_encoder, tokenizer, number_format)
+        write_json(stage / "text_encoder" / "config.json", config)
+        save_weights(stage / "text_encoder" / "model.safetensors", encoder_state(text_encoder), number_format)
+        tokenizer.save_pretrained(stage / "tokenizer")
+        tokenizer.backend_tokenizer.model.save(
+            str(stage / "tokenizer")
+        )  # vocab.json, merges.txt: older readers
+        if known_words:
+            write_json(stage / "tokenizer" / "words.json", sorted(known_words))
+        if defaults:
+            write_json(stage / "t2i.json", dict(defaults))
+    if final != folder:
+        retired = temporary_path(folder)
+        os.rename(folder, retired)
+        os.rename(final, folder)
+        remove_folder(retired)
+
+
+def save_weights(path: Path, state: Mapping[str, torch.Tensor], dtype: torch.dtype | None = None) -> None:
+    """Write tensors as safetensors, whole or not at all.
+
+    Args:
+        path: The file.
+        state: Name → tensor, on any device.
+        dtype: Number format for the floating-point ones; None keeps each as it is.
+    """
+    from safetensors.torch import save_file
+
+    from t2i.durable import write_with
+
+    tensors = {
+        name: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous().clone()
+        for name, value in state.items()
+    }
+    write_with(path, lambda temporary: save_file(tensors, str(temporary), metadata={"format": "pt"}))
+
+
+def encoder_state(text_encoder: Any) -> dict[str, torch.Tensor]:
+    """The weights of a CLIP text encoder under the names of the published checkpoints."""
+    state = text_encoder.state_dict()
+    flat = not any(name.startswith(PREFIX) for name in state)  # transformers >= 5.6 dropped the prefix
+    return {(PREFIX + name if flat else name): value for name, value in state.items()}
+
+
+def encoder_config(text_encoder: Any, tokenizer: Any, dtype: torch.dtype | None = None) -> dict[str, Any]:
+    """A text encoder config that names the marks of the tokenizer in use; `dtype` None means fp32."""
+    values = json.loads(text_encoder.config.to_json_string())
+    values.pop("_name_or_path", None)
+    return {
+        **values,
+        "architectures": ["CLIPTextModel"],
+        "model_type": "clip_text_model",
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "dtype": str(dtype).removeprefix("torch.") if dtype is not None else "float32",
+    }
+
+
+def _model_index(scheduler_config: Mapping[str, Any]) -> dict[str, Any]:
+    import diffusers
+
+    return {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "feature_extractor": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", scheduler_config["_class_name"]],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
