@@ -1,0 +1,64 @@
+"""The command line: one file per command, one row per file in `COMMANDS`.
+
+Nothing here imports torch, diffusers, transformers, accelerate, peft or numpy; a command imports its flow
+inside its function. A command file has a function `command` (see `t2i.cli.options`). Results go to stdout,
+progress and notices to stderr, failures become exit codes in `t2i.cli.door`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from t2i.cli import door
+from t2i.errors import EXIT_CODES
+from t2i.version import __version__
+
+COMMANDS = ("generate", "train", "show", "replay", "verify", "models", "schedulers", "doctor", "version")
+
+HELP = "Text to image: draw pictures from words, train your own model, and rebuild any picture exactly."
+EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
+
+
+def build_app() -> typer.Typer:
+    """The Typer app with every command of `COMMANDS`."""
+    app = typer.Typer(
+        name="t2i",
+        help=HELP,
+        epilog=EPILOG,
+        add_completion=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # plain help: whole option names at 80 columns, and no import of rich
+        invoke_without_command=True,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )
+    app.callback()(_root)
+    for name in COMMANDS:
+        app.command(name)(door.deferred(import_module(f"t2i.cli.{name}").command))
+    return app
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code. Never raises for a failure of the command."""
+    return door.run(build_app(), arguments)
+
+
+def main() -> None:
+    """The console script `t2i`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"t2i {__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+    if version or context.invoked_subcommand is None:
+        raise typer.Exit(0)

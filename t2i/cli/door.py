@@ -1,0 +1,108 @@
+"""The one place where a failure becomes lines on stderr and an exit code.
+
+Typer only reads the command line: each command is handed back as a thunk (`deferred`) and run after Typer
+has returned, so that none of our exceptions, signals or pipes passes through its own handlers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import typer
+
+from t2i.errors import T2IError
+
+PARTLY, INTERRUPTED = 3, 130
+
+
+def deferred(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same command, which returns what is to be done instead of doing it."""
+
+    @functools.wraps(command)
+    def prepare(*positional: Any, **values: Any) -> Callable[[], Any]:
+        return functools.partial(command, *positional, **values)
+
+    prepare.__signature__ = inspect.signature(command, eval_str=True)  # type: ignore[attr-defined]
+    return prepare
+
+
+def run(app: typer.Typer, arguments: Sequence[str]) -> int:
+    """Read `arguments`, do what they ask, and return the exit code; see `t2i.errors.EXIT_CODES`."""
+    try:
+        signal.signal(signal.SIGTERM, _interrupt)
+    except ValueError:
+        pass  # not in the main thread: whoever owns it decides about signals
+    try:
+        todo = app(list(arguments), prog_name="t2i", standalone_mode=False)
+        code = todo() if callable(todo) else todo
+        sys.stdout.flush()
+        return int(code or 0)
+    except T2IError as error:
+        return complain(error.message, error.hint, error.exit_code)
+    except typer.TyperException as error:
+        return complain(*_usage(error), exit_code=2)
+    except (KeyboardInterrupt, typer.Abort):
+        return complain("interrupted", exit_code=INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read stdout has gone; without this, Python complains again while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PARTLY
+    except Exception as error:
+        return _unexpected(error)
+
+
+def complain(message: str, hint: str = "", exit_code: int = 4) -> int:
+    """Print `error:` and `hint:` on stderr, one line each, and return the exit code."""
+    print(f"error: {_one_line(message)}", file=sys.stderr)
+    if hint:
+        print(f"hint: {_one_line(hint)}", file=sys.stderr)
+    return exit_code
+
+
+def notice(message: str) -> None:
+    """One line on stderr that is neither a result nor an error."""
+    print(f"t2i: {message}", file=sys.stderr)
+
+
+def _usage(error: typer.TyperException) -> tuple[str, str]:
+    """Typer's complaint as one line, and the nearest option or the help page as hint."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "t2i"
+    known = getattr(error, "possibilities", None)  # set for an unknown option
+    if known:
+        typed = getattr(error, "option_name", "")
+        nearest = difflib.get_close_matches(typed, known, n=1, cutoff=0)
+        return f"no such option: {typed}", f"did you mean {nearest[0]}? (all: {path} --help)"
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    return message, f"see {path} --help"
+
+
+def _unexpected(error: Exception) -> int:
+    """A failure nobody foresaw: out of memory is recognised, anything else is one line."""
+    if os.environ.get("T2I_DEBUG"):
+        raise error
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text:
+        return complain(
+            f"out of memory ({_one_line(text)[:160]})",
+            "try a smaller --batch-size, --width and --height, or a smaller --model",
+            exit_code=5,
+        )
+    return complain(
+        f"unexpected {text}", "set T2I_DEBUG=1 to see where; please report it if it is not your file", 4
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(str(text).split())
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt

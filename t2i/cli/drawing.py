@@ -1,0 +1,164 @@
+"""What `generate` and `replay` do with a config: plan names, draw, save, print. Not a command itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from t2i import environment, images, naming, schedulers
+from t2i.cli.door import notice
+from t2i.config import GenerateConfig
+from t2i.config.output import OutputConfig
+from t2i.errors import T2IError, UsageError
+from t2i.jobs import Job, plan_jobs
+
+if TYPE_CHECKING:
+    from t2i.pipeline import Picture, StepDone
+
+
+def draw(config: GenerateConfig, door: OutputConfig, same_as: Mapping[str, Any] | None = None) -> None:
+    """Draw every picture of `config` and save each as soon as it is done.
+
+    Args:
+        config: What to draw.
+        door: Where it goes.
+        same_as: A recipe whose picture is to come out again, in its batch shape; `config` is then its own.
+
+    Raises:
+        T2IError: What was already written stays, and the message says how much it is.
+    """
+    if config.scheduler is not None:
+        schedulers.find_row(config.scheduler)  # a wrong name shall not cost the loading of a model
+    jobs = plan_jobs(config)
+    paths = naming.plan_paths(door.output, [job.name_fields() for job in jobs], door.overwrite)
+    sheet = paths[0].with_name(f"{paths[0].stem}-grid{paths[0].suffix}") if door.grid else None
+    if sheet is not None:
+        naming.check_free(sheet, door.overwrite)
+    if config.seed is None:
+        _tell_seeds(jobs)
+    if door.dry_run:
+        return _dry_run(config, jobs, paths, door)
+    prepare(door)
+    written, for_sheet = 0, []
+    try:
+        for picture in _pictures(config, jobs, door, same_as):
+            path = paths[picture.index if same_as is None else 0]
+            images.save(path, picture.pixels, picture.recipe, door.metadata, door.overwrite)
+            written += 1
+            for_sheet += [picture] if sheet else []
+            _print_result(path, picture, door)
+    except T2IError as error:
+        if written:
+            error.hint = f"{written} of {len(jobs)} pictures were written. {error.hint}".strip()
+        raise
+    if sheet is not None:
+        _save_sheet(sheet, sorted(for_sheet, key=lambda picture: picture.index), door)
+
+
+def prepare(door: OutputConfig) -> None:
+    """What must happen before torch and its friends are imported."""
+    environment.prepare(offline=door.offline, quiet=not door.verbose)
+
+
+def with_size(given: Mapping[str, Any], size: str | None) -> dict[str, Any]:
+    """`--size 512x768` as width and height.
+
+    Raises:
+        UsageError: Not WIDTHxHEIGHT, or given beside --width or --height.
+    """
+    if size is None:
+        return dict(given)
+    width, _, height = size.lower().replace("×", "x").partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise UsageError(f"--size {size}: not WIDTHxHEIGHT", "for example --size 512x768")
+    if "width" in given or "height" in given:
+        raise UsageError("--size says the same as --width and --height", "give one of them")
+    return {**given, "width": int(width), "height": int(height)}
+
+
+def _pictures(
+    config: GenerateConfig, jobs: list[Job], door: OutputConfig, same_as: Mapping[str, Any] | None
+) -> Iterator[Picture]:
+    from t2i import pipeline, weights
+
+    if same_as is not None:
+        try:
+            runtime = pipeline.recorded_runtime(same_as)
+        except UsageError as error:
+            notice(f"made on another kind of machine, so it will differ a little ({error.message})")
+        else:
+            model = pipeline.load(config, runtime)
+            yield pipeline.redraw(same_as, model, runtime, weights.hash_files(model.files))
+            return
+    model = pipeline.load(config)
+    if not door.verbose:
+        environment.silence_loaded_libraries()
+    with _progress(len(jobs)) as on_step:
+        yield from pipeline.generate(config, model, on_step, jobs, notice if door.verbose else None)
+
+
+def _print_result(path: Path, picture: Picture, door: OutputConfig) -> None:
+    line = str(path)
+    if door.json:
+        values = {"path": str(path), "prompt": picture.prompt, "seed": picture.seed, "index": picture.index}
+        line = json.dumps({**values, "recipe": picture.recipe}, ensure_ascii=False)
+    print(line, flush=True)
+
+
+def _save_sheet(path: Path, pictures: list[Picture], door: OutputConfig) -> None:
+    sheet = images.grid([picture.pixels for picture in pictures])
+    metadata = "none" if door.metadata == "none" else "minimal"
+    images.save(path, sheet, None, metadata, door.overwrite)
+    print(json.dumps({"path": str(path), "grid": len(pictures)}) if door.json else path, flush=True)
+
+
+def _tell_seeds(jobs: list[Job]) -> None:
+    for job in jobs:
+        if job.image_index == 0:
+            notice(f"seed {job.seed}" + (f" for {job.prompt!r}" if jobs[-1].prompt_index else ""))
+
+
+def _dry_run(config: GenerateConfig, jobs: list[Job], paths: list[Path], door: OutputConfig) -> None:
+    """Say what would happen. Reads the model's defaults, never its weights."""
+    prepare(door)
+    from t2i.settling import preview
+
+    resolved = preview(config)
+    if door.json:
+        pictures = [
+            {"path": str(path), "prompt": job.prompt, "seed": job.seed}
+            for job, path in zip(jobs, paths, strict=True)
+        ]
+        print(json.dumps({"config": resolved.to_dict(), "pictures": pictures}, ensure_ascii=False))
+        return
+    shown = {name: value for name, value in resolved.to_dict().items() if name != "prompts"}
+    notice("would draw " + (f"{len(jobs)} pictures" if len(jobs) > 1 else "1 picture") + " with")
+    for name, value in shown.items():
+        print(f"     {name:<16} {'' if value is None else value}", file=sys.stderr)
+    for path in paths:
+        print(path)
+
+
+@contextmanager
+def _progress(pictures: int) -> Iterator[Any]:
+    """A bar on stderr, one tick per step; nothing where stderr is no terminal.
+
+    Yields:
+        The `on_step` for `t2i.pipeline.generate`.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"drawing {pictures} pictures" if pictures > 1 else "drawing", total=None)
+
+        def on_step(step: StepDone) -> None:
+            bar.update(task, total=step.steps_total, completed=step.steps_done)
+
+        yield on_step

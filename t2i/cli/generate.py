@@ -1,0 +1,53 @@
+"""`t2i generate`: pictures from prompts."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from t2i.cli import drawing
+from t2i.cli.door import notice
+from t2i.cli.options import config_command
+from t2i.config import GenerateConfig
+from t2i.config.output import OutputConfig
+from t2i.jobs import read_prompts
+
+
+@config_command(GenerateConfig, also=OutputConfig, positional="prompts", none_means="the model's")
+def command(
+    given: dict[str, Any],
+    door: OutputConfig,
+    prompt: Annotated[
+        list[str] | None, typer.Option("-p", "--prompt", help="the same as a plain PROMPT")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="width and height, as 512x768", metavar="WxH")] = None,
+    explain_prompt: Annotated[
+        bool, typer.Option("--explain-prompt", help="show how the model reads the prompt, and stop")
+    ] = False,
+) -> None:
+    """Draw pictures from prompts.
+
+    The paths of the pictures go to stdout, everything else to stderr. Each picture carries its recipe.
+    """
+    words = (*given.get("prompts", ()), *(prompt or ()))
+    prompts = read_prompts(words, sys.stdin if "-" in words else ())
+    config = GenerateConfig.from_dict({**drawing.with_size(given, size), "prompts": prompts})
+    if "model" not in given:
+        notice(
+            f"using {config.model}, the small built-in model; for larger ones see `t2i models` and --model"
+        )
+    if explain_prompt:
+        _explain(config, door)
+    else:
+        drawing.draw(config, door)
+
+
+def _explain(config: GenerateConfig, door: OutputConfig) -> None:
+    drawing.prepare(door)
+    from t2i.pipeline import load
+
+    family = load(config).family
+    for prompt in config.prompts:
+        print("\n".join([prompt, *(f"  {line}" for line in family.explain(prompt).lines())]))

@@ -1,0 +1,44 @@
+"""`t2i replay`: draw a picture again from its own recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from t2i.cli import drawing
+from t2i.cli.door import notice
+from t2i.cli.options import config_command
+from t2i.config import GenerateConfig
+from t2i.config.output import OutputConfig
+from t2i.errors import StorageError
+
+SAME_PIXELS = {"model"}  # says where the model is; every other option asks for another picture
+
+
+@config_command(GenerateConfig, also=OutputConfig, skip=("prompts",), defaults="the picture's")
+def command(
+    given: dict[str, Any],
+    door: OutputConfig,
+    picture: Annotated[Path, typer.Argument(help="PNG, JPEG or WebP with a recipe", metavar="IMG")],
+    prompt: Annotated[str | None, typer.Option("-p", "--prompt", help="draw this instead")] = None,
+    size: Annotated[str | None, typer.Option(help="width and height, as 512x768", metavar="WxH")] = None,
+) -> None:
+    """Draw a picture again from its own recipe, with any setting changed.
+
+    Without changes the picture is made in its recorded batch shape, so that it comes out the same.
+    """
+    from t2i import images, recipes
+
+    found = images.read_metadata(picture)
+    if found.recipe is None and found.parameters is None:
+        raise StorageError(f"{picture} does not say how it was made")
+    changes = drawing.with_size(given, size) | ({"prompts": (prompt,)} if prompt is not None else {})
+    if found.recipe is None:
+        notice("this picture has the settings of another program; the result will differ")
+        config = GenerateConfig.from_dict({**recipes.from_parameters(found.parameters or ""), **changes})
+    else:
+        config = recipes.config_of(found.recipe).replace(**changes)
+    same = found.recipe if not set(changes) - SAME_PIXELS else None
+    drawing.draw(config, door, same)

@@ -1,0 +1,36 @@
+"""`t2i show`: the recipe inside a picture."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from t2i.errors import StorageError
+
+
+def command(
+    pictures: Annotated[list[Path], typer.Argument(help="PNG, JPEG or WebP files", metavar="IMG")],
+    json: Annotated[
+        bool, typer.Option("--json", help="print the recipe as JSON, a line per picture")
+    ] = False,
+) -> None:
+    """Show how a picture was made.
+
+    Reads the recipe that t2i wrote into it, or the `parameters` text of other programs. Loads no model.
+    """
+    from t2i import images, recipes
+
+    for path in pictures:
+        found = images.read_metadata(path)
+        if found.recipe is None and found.parameters is None:
+            raise StorageError(f"{path} does not say how it was made")
+        if json:
+            values = found.recipe or {"config": recipes.from_parameters(found.parameters or "")}
+            print(json_format.dumps({"path": str(path), **values}, ensure_ascii=False))
+        else:
+            if len(pictures) > 1:
+                print(f"{path}:")
+            print("\n".join(recipes.to_lines(found.recipe)) if found.recipe else found.parameters)

@@ -1,0 +1,46 @@
+"""`t2i verify`: is this picture what its recipe says?"""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from t2i import environment
+from t2i.errors import DifferentError
+
+
+def command(
+    pictures: Annotated[list[Path], typer.Argument(help="PNG, JPEG or WebP with a recipe", metavar="IMG")],
+    model: Annotated[
+        str | None, typer.Option("-m", "--model", help="where the model is, if its name does not lead there")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="compute here instead of on the recorded device")] = None,
+    json: Annotated[bool, typer.Option("--json", help="print JSON, a line per picture")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="never use the network")] = False,
+) -> None:
+    """Draw each picture again from its recipe and compare.
+
+    Says whether the pixels are exact, and which file of the model has changed. Exit code 0 only if nothing
+    has changed, else 1.
+    """
+    environment.prepare(offline=offline)
+    from t2i.verification import verify
+
+    held = []
+    for path in pictures:
+        verdict = verify(path, model, device)
+        held.append(verdict.holds)
+        if json:
+            values = {"path": str(path), "pixels": verdict.pixels, "changed": verdict.changed}
+            print(
+                json_format.dumps({**values, "machine": verdict.machine, "failure": verdict.failure}),
+                flush=True,
+            )
+        else:
+            prefix = f"{path}: " if len(pictures) > 1 else ""
+            print("\n".join(prefix + line for line in verdict.lines()), flush=True)
+    if not all(held):
+        raise DifferentError(f"{held.count(False)} of {len(held)} pictures could not be confirmed")

@@ -1,0 +1,50 @@
+"""A config with the model's own defaults filled in. Reads configs, never weights, and imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from t2i import schedulers, weights
+from t2i.catalog import Defaults
+from t2i.config import GenerateConfig
+
+SIZES = ("steps", "guidance_scale", "width", "height")
+
+
+def settle(config: GenerateConfig, defaults: Defaults, scheduler_config: Mapping[str, Any]) -> GenerateConfig:
+    """The config with a model's defaults in place of every None but seed and batch size.
+
+    Args:
+        config: As it was typed.
+        defaults: Of the model.
+        scheduler_config: The checkpoint's own, for models that name no scheduler.
+
+    Raises:
+        UsageError: An unknown scheduler, or a checkpoint whose own has no row here.
+    """
+    name = config.scheduler or defaults.scheduler
+    if name is None:
+        own = str(scheduler_config.get("_class_name", "DDPMScheduler"))
+        name = schedulers.row_for_class(own, scheduler_config)
+    return _sized(config, defaults).replace(scheduler=schedulers.find_row(name).name)
+
+
+def preview(config: GenerateConfig) -> GenerateConfig:
+    """`settle` before anything is loaded or downloaded: what cannot be known yet stays None.
+
+    Raises:
+        ModelError: There is no such model, or its folder cannot be used.
+    """
+    source = weights.resolve_model(config.model)
+    if source.path is not None:
+        return settle(config, source.defaults, source.inspection.scheduler_config)
+    if source.known is None:
+        return config
+    sized = _sized(config, source.known.defaults)
+    return sized.replace(scheduler=config.scheduler or source.known.defaults.scheduler)
+
+
+def _sized(config: GenerateConfig, defaults: Defaults) -> GenerateConfig:
+    open_names = [name for name in SIZES if getattr(config, name) is None]
+    return config.replace(**{name: getattr(defaults, name) for name in open_names})
