@@ -1,0 +1,166 @@
+"""Checkpoints that are whole or absent, and the small handoff that carries a run to another machine.
+
+A checkpoint is a folder `checkpoint-00000500` of safetensors files, `state.json` and `MANIFEST.json` with
+the SHA-256 of each file. It is staged under a temporary name and appears by one rename; the old ones are
+removed only after the new one was read back. No pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from t2i import durable
+from t2i.errors import ModelError, StorageError
+
+MANIFEST = "MANIFEST.json"
+HANDOFF_LIMIT = 60 * 2**20
+
+
+def save_checkpoint(
+    folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state: dict[str, Any], keep: int
+) -> Path:
+    """Write `checkpoint-<step>` below `folder`, read it back, then drop all but the newest `keep`.
+
+    Args:
+        folder: Where the checkpoints of one stage are.
+        step: Optimizer steps done.
+        groups: File name without suffix → tensors, such as {"weights": …, "ema": …, "optimizer": …}.
+        state: Anything else that resuming needs, as plain JSON values.
+        keep: Checkpoints left afterwards, at least 1.
+
+    Raises:
+        StorageError: No space or no permission; the checkpoints before stay as they were.
+    """
+    path = folder / f"checkpoint-{step:08d}"
+    if path.exists():  # a verified one of this very step is the same bits; a torn one is not worth keeping
+        if verify_checkpoint(path):
+            return path
+        _drop(path)
+    with durable.staged_folder(path) as staged:
+        for name, tensors in groups.items():
+            try:
+                save_file(
+                    {key: value.contiguous() for key, value in tensors.items()},
+                    staged / f"{name}.safetensors",
+                )
+            except Exception as error:  # safetensors wraps the operating system's error in its own
+                if "os error 28" in str(error).lower() or "no space" in str(error).lower():
+                    raise StorageError(f"no space left while writing {path}", "free some space") from error
+                raise StorageError(f"cannot write {path}: {error}") from error
+            durable.fault_point("checkpoint.save")
+        durable.write_json(staged / "state.json", state)
+        digests = {file.name: durable.sha256_file(file) for file in sorted(staged.iterdir())}
+        durable.write_json(staged / MANIFEST, digests)
+    if not verify_checkpoint(path):
+        raise StorageError(f"{path} does not read back as written", "check the disk")
+    for old in list_checkpoints(folder)[:-keep]:
+        _drop(old)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoint folders, oldest first, verified or not."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if re.fullmatch(r"checkpoint-\d{8}", path.name))
+
+
+def verify_checkpoint(path: Path) -> bool:
+    """True if every file that the manifest names is there with the bytes it had."""
+    try:
+        digests = json.loads((path / MANIFEST).read_text())
+        return bool(digests) and all(durable.sha256_file(path / name) == digests[name] for name in digests)
+    except (OSError, ValueError):
+        return False
+
+
+def newest_checkpoint(folder: Path) -> tuple[Path | None, list[Path]]:
+    """The newest verified checkpoint, and the newer ones that are torn."""
+    torn: list[Path] = []
+    for path in reversed(list_checkpoints(folder)):
+        if verify_checkpoint(path):
+            return path, torn
+        torn.append(path)
+    return None, torn
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """The groups and the state that `save_checkpoint` wrote.
+
+    Raises:
+        ModelError: Not a checkpoint, or a file differs from the manifest.
+    """
+    if not verify_checkpoint(path):
+        raise ModelError(f"{path} is not a whole checkpoint", "use --resume latest for the newest whole one")
+    groups = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
+    return groups, json.loads((path / "state.json").read_text())
+
+
+def sweep_temporaries(folder: Path) -> None:
+    """Remove what a killed process left behind; only safe while the run is locked."""
+    if folder.is_dir():
+        for path in folder.glob(f"{durable.TEMPORARY_PREFIX}*"):
+            durable.remove_folder(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _drop(path: Path) -> None:
+    """Take the name away first, so that a kill in the middle leaves no torn checkpoint to be found."""
+    aside = durable.temporary_path(path)
+    os.rename(path, aside)
+    durable.fault_point("checkpoint.rotate")
+    durable.remove_folder(aside)
+
+
+def save_handoff(path: Path, weights: Mapping[str, Tensor], ema: Mapping[str, Tensor], step: int) -> None:
+    """Weights and their average as bf16 in one file of at most 60 MiB.
+
+    The raw weights are left out where both do not fit: the average is what a model is made of.
+
+    Raises:
+        StorageError: The average alone is over 60 MiB.
+    """
+
+    def packed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {f"{prefix}.{name}": value.to(torch.bfloat16).contiguous() for name, value in tensors.items()}
+
+    def size(tensors: Mapping[str, Tensor]) -> int:
+        return sum(value.numel() * value.element_size() for value in tensors.values())
+
+    tensors = packed("ema", ema or weights)
+    both = tensors | packed("weights", weights)
+    if size(both) < HANDOFF_LIMIT - 2**20:
+        tensors = both
+    elif size(tensors) >= HANDOFF_LIMIT - 2**20:
+        raise StorageError(f"a handoff of {size(tensors) / 2**20:.0f} MiB is over the limit of 60 MiB")
+    durable.write_with(
+        path, lambda file: save_file(tensors, file, metadata={"step": str(step), "t2i": "handoff"})
+    )
+
+
+def load_handoff(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], int]:
+    """(weights, ema, step) of a handoff file, as float32.
+
+    Raises:
+        ModelError: Missing, or not a handoff.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}
+    except Exception as error:
+        raise ModelError(f"handoff {path} cannot be read: {error}") from error
+    if header.get("t2i") != "handoff":
+        raise ModelError(f"{path} is not a handoff file", "write one with --save-handoff")
+    ema = {name[4:]: value for name, value in tensors.items() if name.startswith("ema.")}
+    weights = {name[8:]: value for name, value in tensors.items() if name.startswith("weights.")}
+    return weights or dict(ema), ema, int(header["step"])

@@ -1,0 +1,77 @@
+"""What the training loop needs to know of a method: what learns, the loss, and what comes out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from t2i.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The dataset of a run.
+
+    Attributes:
+        pixels: uint8 pictures, (N, 3, H, W), mapped from disk.
+        captions: N captions, empty where nothing is said.
+        cache: Folder for anything computed once, such as latents.
+        key: Changes with any picture; part of the name of everything cached.
+    """
+
+    pixels: np.ndarray
+    captions: Sequence[str]
+    cache: Path
+    key: str
+
+
+class Method(Protocol):
+    """One way to train. An instance lives as long as one stage of one run."""
+
+    name: ClassVar[str]
+    default_steps: ClassVar[int]
+    default_learning_rate: ClassVar[float]
+
+    def __init__(
+        self, config: TrainConfig, data: TrainingData, start: Mapping[str, Any], device: torch.device
+    ) -> None:
+        """Build or take over the parts.
+
+        Args:
+            config: The run.
+            data: What to learn from.
+            start: Part name ("vae", "text_encoder", "tokenizer", "unet") → part found in the start model.
+            device: Where the parts go.
+        """
+
+    def trainable(self) -> nn.ModuleDict:
+        """The modules whose every parameter learns, under their part names."""
+
+    def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """The scalar to minimise for these examples, and figures for the log.
+
+        Args:
+            rows: Which examples, (B,).
+            generator: The only source of randomness, on the CPU, decided by seed and step.
+        """
+
+    def sample(self, path: Path, prompts: Sequence[str]) -> dict[str, float]:
+        """Write a picture that shows the present state to `path`; return figures for the log."""
+
+    def parts(self) -> dict[str, Any]:
+        """Part name → trained part, ready to be saved."""
+
+
+def norm_groups(channels: Sequence[int]) -> int:
+    """Groups for GroupNorm that divide every width: at most 32, at least 4 channels each where possible."""
+    common = math.gcd(*channels)
+    return max(
+        groups for groups in range(1, 33) if common % groups == 0 and (groups == 1 or common // groups >= 4)
+    )

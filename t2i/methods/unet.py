@@ -1,0 +1,205 @@
+"""The denoising UNet on latents, conditioned on text (Rombach et al. 2022, arXiv:2112.10752).
+
+Noise is added at a random timestep and the network learns to tell it (Ho et al. 2020, algorithm 1), with
+captions dropped now and then so that classifier-free guidance works (Ho & Salimans 2022, arXiv:2207.12598).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from t2i import diffusion, durable
+from t2i.config import TrainConfig
+from t2i.dataset import to_pixels
+from t2i.errors import ModelError
+from t2i.guidance import classifier_free_guidance
+from t2i.methods.base import TrainingData, norm_groups
+from t2i.methods.clip import tokenize, words_of
+from t2i.methods.sheet import save_sheet
+from t2i.sampling import denoise, initial_latents
+from t2i.schedulers import make_scheduler, set_timesteps
+
+SHEET_SEED = 1000
+
+
+class TrainUNet:
+    """Stage 3 of training from scratch: frozen VAE, text encoder frozen or tuned along."""
+
+    name: ClassVar[str] = "unet"
+    default_steps: ClassVar[int] = 20_000
+    default_learning_rate: ClassVar[float] = 1e-3
+
+    def __init__(
+        self, config: TrainConfig, data: TrainingData, start: Mapping[str, Any], device: torch.device
+    ) -> None:
+        for part in ("vae", "text_encoder", "tokenizer"):
+            if part not in start:
+                raise ModelError(
+                    f"--method unet needs a trained {part}, and the start model has none",
+                    "train it first (--method vae, --method clip) or use --method scratch",
+                )
+        self.config, self.data, self.device = config, data, device
+        self.vae: AutoencoderKL = start["vae"].to(device).eval().requires_grad_(False)
+        self.text_encoder: CLIPTextModel = start["text_encoder"].to(device)
+        self.text_encoder.train(config.train_text_encoder).requires_grad_(config.train_text_encoder)
+        self.tokenizer: CLIPTokenizer = start["tokenizer"]
+        self.words = sorted({*start.get("words", ()), *words_of(data.captions)})
+        latents_side = config.resolution // 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.unet: UNet2DConditionModel = start.get("unet") or build_unet(
+            config, self.vae.config.latent_channels, latents_side, self.text_encoder.config.hidden_size
+        )
+        # Explicit attention beats the fused kernel on short sequences on a CPU, backward above all.
+        self.unet.set_attn_processor(AttnProcessor())
+        self.unet.to(device, memory_format=torch.channels_last).train()
+        self.tokens = tokenize(self.tokenizer, data.captions)  # (N, L)
+        self.no_caption = tokenize(self.tokenizer, [""])  # (1, L)
+        self.latents = cached_latents(self.vae, data, device)  # (N, C, h, w), float16
+        betas = diffusion.scaled_linear_betas()
+        self.alphas_cumprod = diffusion.alphas_cumprod(betas, config.zero_terminal_snr)
+
+    def trainable(self) -> nn.ModuleDict:
+        learning = {"unet": self.unet}
+        if self.config.train_text_encoder:
+            learning["text_encoder"] = self.text_encoder
+        return nn.ModuleDict(learning)
+
+    def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        original = torch.from_numpy(self.latents[rows]).float()  # (B, C, h, w)
+        noise = torch.randn(original.shape, generator=generator)
+        timesteps = torch.randint(len(self.alphas_cumprod), (len(rows),), generator=generator)
+        dropped = torch.rand(len(rows), generator=generator) < self.config.caption_dropout
+        tokens = torch.where(dropped[:, None], self.no_caption, self.tokens[torch.from_numpy(rows)])
+
+        alpha_bar = self.alphas_cumprod[timesteps]
+        noisy = diffusion.add_noise(original, noise, alpha_bar)
+        target = diffusion.training_target(original, noise, alpha_bar, self.config.prediction_type)
+        with torch.set_grad_enabled(self.config.train_text_encoder):
+            prompt_embeds = self.text_encoder(tokens.to(self.device)).last_hidden_state
+        noisy = noisy.to(self.device, memory_format=torch.channels_last)
+        output = self.unet(noisy, timesteps.to(self.device), prompt_embeds).sample.float()
+        error = (output - target.to(self.device)).pow(2).mean((1, 2, 3))  # (B,)
+        plain = error.detach().mean().item()
+        if self.config.snr_gamma:
+            weight = diffusion.min_snr_weight(alpha_bar, self.config.snr_gamma, self.config.prediction_type)
+            error = error * weight.to(self.device)
+        return error.mean(), {"mse": plain}
+
+    @torch.no_grad()
+    def sample(self, path: Path, prompts: Sequence[str]) -> dict[str, float]:
+        prompts = list(prompts) or sheet_captions(self.data.captions)
+        tokens = torch.cat([tokenize(self.tokenizer, prompts), self.no_caption.repeat(len(prompts), 1)])
+        cond, uncond = self.text_encoder(tokens.to(self.device)).last_hidden_state.chunk(2)
+        generators = [torch.Generator().manual_seed(SHEET_SEED + k) for k in range(len(prompts))]
+        shape = self.latents.shape[1:]
+        noise = torch.cat([torch.randn(1, *shape, generator=generator) for generator in generators])
+        scheduler = make_scheduler("ddim", scheduler_config(self.config))
+        set_timesteps(scheduler, self.config.sampling_steps)
+        latents = initial_latents(noise.to(self.device), scheduler)
+
+        def denoiser(noisy: Tensor, timestep: Tensor) -> Tensor:
+            both = self.unet(torch.cat([noisy, noisy]), timestep, torch.cat([uncond, cond])).sample.float()
+            without, given = both.chunk(2)
+            return classifier_free_guidance(given, without, self.config.guidance_scale)
+
+        for step in denoise(denoiser, scheduler, latents, generators):
+            latents = step.latents
+        pixels = self.vae.decode(latents.float() / self.vae.config.scaling_factor).sample
+        save_sheet(path, list(pixels.split(8)))
+        return {}
+
+    def parts(self) -> dict[str, Any]:
+        self.unet.set_default_attn_processor()
+        return {
+            "unet": self.unet,
+            "vae": self.vae,
+            "text_encoder": self.text_encoder,
+            "tokenizer": self.tokenizer,
+            "scheduler_config": scheduler_config(self.config),
+            "words": self.words,
+        }
+
+
+def build_unet(config: TrainConfig, channels: int, side: int, text_width: int) -> UNet2DConditionModel:
+    """A UNet with cross-attention on all but the outermost level.
+
+    Args:
+        config: Widths, layers and heads.
+        channels: Latent channels.
+        side: Latent height and width.
+        text_width: Width of the prompt embeddings.
+    """
+    inner = len(config.unet_channels) - 1
+    return UNet2DConditionModel(
+        sample_size=side,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=config.unet_channels,
+        down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * inner),
+        up_block_types=(*["CrossAttnUpBlock2D"] * inner, "UpBlock2D"),
+        layers_per_block=config.unet_layers,
+        cross_attention_dim=text_width,
+        attention_head_dim=config.unet_heads,  # Diffusers' name; it is the number of heads
+        norm_num_groups=norm_groups(config.unet_channels),
+    )
+
+
+def scheduler_config(config: TrainConfig) -> dict[str, Any]:
+    """The noise schedule that the UNet was trained on, as Diffusers writes it."""
+    return {
+        "_class_name": "DDIMScheduler",
+        "num_train_timesteps": 1000,
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "prediction_type": config.prediction_type,
+        "rescale_betas_zero_snr": config.zero_terminal_snr,
+        "timestep_spacing": "trailing",
+        "clip_sample": False,
+        "set_alpha_to_one": True,
+    }
+
+
+def sheet_captions(captions: Sequence[str], count: int = 32) -> list[str]:
+    """Captions spread over the dataset, without repeats, for sheets that nobody gave prompts for."""
+    unique = list(dict.fromkeys(captions))
+    return [unique[index] for index in np.linspace(0, len(unique) - 1, min(count, len(unique))).astype(int)]
+
+
+@torch.no_grad()
+def cached_latents(vae: AutoencoderKL, data: TrainingData, device: torch.device) -> np.ndarray:
+    """Posterior means of every picture, times the scaling factor, computed once.
+
+    Returns:
+        float16, (N, C, h, w), mapped from a file whose name depends on the pictures and the VAE's weights.
+    """
+    digest = hashlib.sha256(data.key.encode())
+    for name, value in sorted(vae.state_dict().items()):
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    path = data.cache / f"latents-{digest.hexdigest()[:16]}.npy"
+    if not path.is_file():
+        chunks = np.array_split(np.arange(len(data.pixels)), max(1, len(data.pixels) // 128))
+
+        def encode(chunk: np.ndarray) -> np.ndarray:
+            means = vae.encode(to_pixels(data.pixels, chunk).to(device)).latent_dist.mode()
+            return (means * vae.config.scaling_factor).to(torch.float16).cpu().numpy()
+
+        def write(temporary: Path) -> None:
+            first = encode(chunks[0])
+            shape = (len(data.pixels), *first.shape[1:])
+            table = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+            for chunk in chunks:
+                table[chunk] = encode(chunk)
+            table.flush()
+
+        durable.write_with(path, write)
+    return np.load(path, mmap_mode="r")

@@ -1,0 +1,118 @@
+"""The autoencoder between pixels and latents, trained from nothing.
+
+Loss: L1 of the pixels, L1 of neighbouring differences (keeps edges), and the KL divergence of the
+posterior from N(0, I) (Kingma & Welling 2013, arXiv:1312.6114, eq. 10), averaged over latent values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from t2i.config import TrainConfig
+from t2i.dataset import to_pixels
+from t2i.methods.base import TrainingData, norm_groups
+from t2i.methods.sheet import save_sheet
+
+
+class TrainVAE:
+    """Stage 1 of training from scratch: `AutoencoderKL`, standardised latents."""
+
+    name: ClassVar[str] = "vae"
+    default_steps: ClassVar[int] = 4000
+    default_learning_rate: ClassVar[float] = 1e-3
+
+    def __init__(
+        self, config: TrainConfig, data: TrainingData, start: Mapping[str, Any], device: torch.device
+    ) -> None:
+        self.config, self.data, self.device = config, data, device
+        levels = len(config.vae_channels)
+        self.vae: AutoencoderKL = start.get("vae") or AutoencoderKL(
+            block_out_channels=config.vae_channels,
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            layers_per_block=1,
+            latent_channels=config.latent_channels,
+            norm_num_groups=norm_groups(config.vae_channels),
+            sample_size=config.resolution,
+            scaling_factor=1.0,
+            mid_block_add_attention=False,
+        )
+        self.vae.to(device).train()
+
+    def trainable(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"vae": self.vae})
+
+    def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        pixels = to_pixels(self.data.pixels, rows).to(self.device)  # (B, 3, H, W)
+        posterior = self.vae.encode(pixels).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(self.device)
+        rebuilt = self.vae.decode(posterior.mean + posterior.std * noise).sample.float()
+        absolute = (rebuilt - pixels).abs().mean()
+        edges = edge_difference(rebuilt, pixels)
+        mean, logvar = posterior.mean.float(), posterior.logvar.float()
+        kl = 0.5 * (mean**2 + logvar.exp() - 1.0 - logvar).mean()
+        total = absolute + self.config.edge_weight * edges + self.config.kl_weight * kl
+        return total, {"l1": absolute.item(), "edges": edges.item(), "kl": kl.item()}
+
+    @torch.no_grad()
+    def sample(self, path: Path, prompts: Sequence[str]) -> dict[str, float]:
+        rows = np.linspace(0, len(self.data.pixels) - 1, min(16, len(self.data.pixels))).astype(np.int64)
+        pixels = to_pixels(self.data.pixels, rows).to(self.device)
+        rebuilt = self.vae.decode(self.vae.encode(pixels).latent_dist.mode()).sample
+        save_sheet(path, [pixels, rebuilt])
+        error = (rebuilt - pixels).div(2).pow(2).mean()
+        return {"psnr_db": float(-10 * torch.log10(error))}
+
+    def parts(self) -> dict[str, Any]:
+        standardise_latents(self.vae, self.data.pixels, self.device)
+        return {"vae": self.vae}
+
+
+def edge_difference(rebuilt: Tensor, pixels: Tensor) -> Tensor:
+    """Mean L1 distance of horizontal and vertical pixel differences, scalar.
+
+    Args:
+        rebuilt: (B, 3, H, W), −1…1.
+        pixels: Same shape.
+    """
+    error = rebuilt - pixels
+    return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+
+
+@torch.no_grad()
+def standardise_latents(
+    vae: AutoencoderKL, pixels: np.ndarray, device: torch.device, count: int = 2048
+) -> None:
+    """Fold the latents' mean and standard deviation per channel into the 1×1 convolutions around them.
+
+    Afterwards each latent channel has mean 0 and deviation 1 over the data, the pictures are unchanged, and
+    `scaling_factor` is 1: plain Diffusers pipelines, which know one factor and no shift, stay right.
+
+    Args:
+        vae: Changed in place.
+        pixels: uint8, (N, 3, H, W).
+        device: Where `vae` is.
+        count: Pictures that are measured, evenly spread over the data.
+    """
+    rows = np.linspace(0, len(pixels) - 1, min(count, len(pixels))).astype(np.int64)
+    means = [
+        vae.encode(to_pixels(pixels, chunk).to(device)).latent_dist.mean.float()
+        for chunk in np.array_split(rows, max(1, len(rows) // 64))
+    ]
+    latents = torch.cat(means)  # (N, C, h, w)
+    mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    channels = len(mean)
+    before, after = vae.quant_conv, vae.post_quant_conv
+    before.weight[:channels] /= deviation[:, None, None, None]
+    before.bias[:channels] = (before.bias[:channels] - mean) / deviation
+    before.bias[channels:] -= 2 * deviation.log()  # the second half is log σ²
+    after.bias += after.weight[:, :, 0, 0] @ mean
+    after.weight *= deviation[None, :, None, None]
+    vae.register_to_config(scaling_factor=1.0)

@@ -1,0 +1,53 @@
+"""The run folder's lock and the signals that end a run between two steps."""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from t2i import durable
+from t2i.errors import StorageError, T2IError
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Hold the run folder for this process; the system lets go of it when the process dies."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with open(output / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StorageError(
+                    f"{output} is in use by another t2i train", "choose another --output"
+                ) from error
+            yield
+    except T2IError:
+        raise
+    except OSError as error:
+        raise durable.storage_error(output, error) from error
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """SIGINT and SIGTERM set an event, so that the loop stops between two steps; a second is immediate."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+
+    def stop(number: int, frame: object) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    kept = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

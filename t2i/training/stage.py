@@ -1,0 +1,321 @@
+"""One stage of training: steps, averaging, checkpoints, resume, samples.
+
+Every random choice of a step comes from `seed` and the step's number, so a resumed run needs only
+weights, average, optimizer and step to end in the same bits as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from t2i import checkpoints, durable, weights
+from t2i.config import TrainConfig
+from t2i.dataset import batch_rows
+from t2i.devices import DTYPES, has_bf16_cpu, pick_device
+from t2i.errors import Interrupted, ModelError, StorageError
+from t2i.methods import METHODS, Method, TrainingData
+from t2i.training.resuming import changed_settings
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What happened: a step done, or a notice for a person."""
+
+    stage: str
+    step: int
+    total: int
+    notice: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+class Stage:
+    """One method on one dataset, from its start or a checkpoint to its end."""
+
+    def __init__(self, config: TrainConfig, name: str, data: TrainingData) -> None:
+        self.config, self.name, self.data = config, name, data
+        self.folder = Path(config.output) / name
+        self.checkpoints = self.folder / "checkpoints"
+        self.parts_folder = Path(config.output) / "parts"
+        self.model_folder = Path(config.output) / "model"
+        self.total = config.max_train_steps or METHODS[name].default_steps
+        self.device = pick_device(config.device)
+        self.bf16 = config.mixed_precision == "bf16" or (
+            config.mixed_precision == "auto" and has_bf16(self.device)
+        )
+        if self.bf16:
+            torch.set_float32_matmul_precision("medium")
+        torch.manual_seed(config.seed)  # decides the weights of new parts
+        start = self._start_parts()
+        self.method: Method = METHODS[name](config, data, start, self.device)
+        self.modules: nn.ModuleDict = self.method.trainable()
+        self.parameters = dict(self.modules.named_parameters())
+        self.average = {key: value.detach().clone() for key, value in self.parameters.items()}
+        self.optimizer = self._optimizer()
+        self.step = 0
+        self.exact = True
+
+    def run(self, stopped: threading.Event) -> Iterator[Progress]:
+        """Train to the end, to the time limit, or until `stopped`."""
+        yield from self._continue()
+        durable.write_json(self.folder / "config.json", self.config.to_dict())
+        log = self._open_log()
+        began, first = time.monotonic(), self.step
+        prompts = self.config.sample_prompts
+        with log:
+            while self.step < self.total and not stopped.is_set() and not self._time_is_up(began):
+                figures = self._one_step()
+                done = self.step - first
+                figures["images_per_s"] = done * self.config.batch_size / (time.monotonic() - began)
+                if self.step % self.config.log_steps == 0:
+                    log.write(json.dumps({"step": self.step, **figures}) + "\n")
+                    log.flush()
+                if self.step % self.config.checkpointing_steps == 0:
+                    self._save()
+                if self.step % self.config.sample_steps == 0:
+                    figures |= self._sample(prompts)
+                yield Progress(self.name, self.step, self.total, figures=figures)
+            self._save()
+        if stopped.is_set():
+            raise Interrupted(
+                f"stopped at step {self.step} of {self.total}, checkpoint saved",
+                "continue with --resume latest",
+            )
+        self._sample(prompts)
+        self._export()
+        if self.step >= self.total:
+            durable.write_json(self.folder / "done.json", {"step": self.step, "exact": self.exact})
+        yield Progress(
+            self.name,
+            self.step,
+            self.total,
+            notice=f"saved in {self.model_folder if self.name == 'unet' else self.parts_folder}",
+        )
+
+    def _one_step(self) -> dict[str, float]:
+        config = self.config
+        rows = batch_rows(len(self.data.pixels), config.batch_size, self.step, config.seed)
+        # One stream per step: 2³² steps of room for every seed.
+        generator = torch.Generator().manual_seed((config.seed << 32) + self.step)
+        rate = self.learning_rate(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            loss, figures = self.method.loss(rows, generator)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), config.max_grad_norm)
+        if not math.isfinite(loss.item()) or not math.isfinite(norm.item()):
+            raise ModelError(
+                f"loss {loss.item()}, gradient {norm.item()} at step {self.step}: no longer finite",
+                "resume from the last checkpoint with a lower --learning-rate",
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self._follow()
+        return {"loss": loss.item(), "learning_rate": rate, "grad_norm": norm.item(), **figures}
+
+    def learning_rate(self, step: int) -> float:
+        """Linear rise, flat, then a cosine to zero over the last `lr_decay` of the steps."""
+        config = self.config
+        peak = config.learning_rate
+        if peak is None:
+            peak = METHODS[self.name].default_learning_rate
+        rise = min(1.0, (step + 1) / max(1, config.lr_warmup_steps))
+        tail = config.lr_decay * self.total
+        into = 0.0 if tail == 0 else max(0.0, (step - (self.total - tail)) / tail)
+        return peak * rise * 0.5 * (1 + math.cos(math.pi * min(1.0, into)))
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the average towards the weights; faster in the first steps, when the weights are all new."""
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        if self.config.ema_decay == 0:
+            decay = 0.0
+        torch._foreach_lerp_(list(self.average.values()), list(self.parameters.values()), 1 - decay)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The modules carry the averaged weights inside this block."""
+        kept = {key: value.detach().clone() for key, value in self.parameters.items()}
+        self._put(self.parameters, self.average)
+        self.modules.eval()
+        try:
+            yield
+        finally:
+            self._put(self.parameters, kept)
+            self.modules.train()
+
+    @staticmethod
+    @torch.no_grad()
+    def _put(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+        if set(targets) != set(values):
+            odd = sorted(set(targets) ^ set(values))[0]
+            raise ModelError(f"the checkpoint is of another model: {odd} is on one side only")
+        for key, target in targets.items():
+            if target.shape != values[key].shape:
+                raise ModelError(f"the checkpoint is of another model: {key} has shape {values[key].shape}")
+            target.copy_(values[key])  # keeps the memory layout, on which the last bits depend
+
+    def _optimizer(self) -> torch.optim.AdamW:
+        matrices = [value for value in self.parameters.values() if value.ndim > 1]
+        vectors = [value for value in self.parameters.values() if value.ndim <= 1]
+        groups = [
+            {"params": matrices, "weight_decay": self.config.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},  # decaying biases and norms only shrinks the output
+        ]
+        return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.99), fused=True)
+
+    def _save(self) -> None:
+        groups = {"weights": self.parameters, "average": self.average, "optimizer": self._optimizer_tensors()}
+        state = {"step": self.step, "stage": self.name, "exact": self.exact, "config": self.config.to_dict()}
+        tensors = {
+            name: {key: value.detach() for key, value in group.items()} for name, group in groups.items()
+        }
+        checkpoints.save_checkpoint(
+            self.checkpoints, self.step, tensors, state, self.config.checkpoints_total_limit
+        )
+        if self.config.save_handoff is not None:
+            checkpoints.save_handoff(
+                Path(self.config.save_handoff), tensors["weights"], tensors["average"], self.step
+            )
+
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        state = self.optimizer.state
+        return {
+            f"{kind}.{key}": state[value][kind]
+            for key, value in self.parameters.items()
+            if value in state
+            for kind in ("step", "exp_avg", "exp_avg_sq")
+        }
+
+    def _continue(self) -> Iterator[Progress]:
+        """Take over a checkpoint or a handoff, as the config says."""
+        config = self.config
+        newest, torn = checkpoints.newest_checkpoint(self.checkpoints)
+        for path in torn:
+            yield Progress(self.name, 0, self.total, notice=f"{path.name} is not whole, ignored")
+        if config.resume is None:
+            if newest is not None:
+                raise StorageError(
+                    f"{self.folder} already holds a run ({newest.name})",
+                    "continue it with --resume latest, or choose another --output",
+                )
+            if config.handoff is not None:
+                raw, average, self.step = checkpoints.load_handoff(Path(config.handoff))
+                self._put(self.parameters, raw)
+                self._put(self.average, average)
+                self.exact = False
+                notice = f"from handoff at step {self.step}; the optimizer starts anew, so not exact"
+                yield Progress(self.name, self.step, self.total, notice=notice)
+            return
+        if config.resume != "latest":
+            newest = Path(config.resume)
+        if newest is None:
+            if config.method == "scratch":  # an earlier stage was stopped before this one began
+                return
+            raise ModelError(f"no whole checkpoint in {self.checkpoints}", "start the run without --resume")
+        groups, state = checkpoints.load_checkpoint(newest)
+        changed = changed_settings(state["config"], config.to_dict())
+        self._put(self.parameters, groups["weights"])
+        self._put(self.average, groups["average"])
+        self._restore_optimizer(groups["optimizer"])
+        self.step = state["step"]
+        self.exact = state["exact"] and not changed
+        notice = f"resumed at step {self.step}"
+        if changed:
+            notice += f"; changed: {', '.join(changed)}"
+        yield Progress(self.name, self.step, self.total, notice=notice)
+
+    @torch.no_grad()
+    def _restore_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
+        for key, value in self.parameters.items():
+            if f"step.{key}" not in tensors:
+                continue
+            self.optimizer.state[value] = {
+                "step": tensors[f"step.{key}"].clone(),
+                "exp_avg": torch.empty_like(value).copy_(tensors[f"exp_avg.{key}"]),
+                "exp_avg_sq": torch.empty_like(value).copy_(tensors[f"exp_avg_sq.{key}"]),
+            }
+
+    def _open_log(self) -> Any:
+        """metrics.jsonl, cut back to the step that the run continues from, open for appending."""
+        path = self.folder / "metrics.jsonl"
+        if path.is_file():
+            lines = [line for line in path.read_text().splitlines() if _step_of(line) <= self.step]
+            durable.write_bytes(path, "".join(line + "\n" for line in lines).encode())
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return open(path, "a", encoding="utf-8")
+        except OSError as error:
+            raise durable.storage_error(path, error) from error
+
+    def _sample(self, prompts: tuple[str, ...]) -> dict[str, float]:
+        with self._averaged():
+            return self.method.sample(self.folder / "samples" / f"{self.step:08d}.png", prompts)
+
+    def _export(self) -> None:
+        """Write the averaged weights: parts for the next stage to OUTPUT/parts, a model to OUTPUT/model."""
+        with self._averaged():
+            parts = self.method.parts()
+            if "unet" not in parts:
+                weights.save_parts(self.parts_folder, parts)
+                return
+            weights.save_folder(
+                self.model_folder,
+                unet=parts["unet"],
+                vae=parts["vae"],
+                text_encoder=parts["text_encoder"],
+                tokenizer=parts["tokenizer"],
+                scheduler_config=parts["scheduler_config"],
+                known_words=parts["words"],
+                dtype=DTYPES[self.config.save_dtype],
+                defaults=self._defaults(),
+                overwrite=True,
+            )
+
+    def _defaults(self) -> dict[str, Any]:
+        return {
+            "family": "pocket",
+            "steps": self.config.sampling_steps,
+            "guidance_scale": self.config.guidance_scale,
+            "scheduler": "ddim",
+            "width": self.config.resolution,
+            "height": self.config.resolution,
+        }
+
+    def _start_parts(self) -> dict[str, Any]:
+        """Parts of the start model that this stage builds on or begins with."""
+        if self.config.model is not None:
+            return weights.load_parts(Path(self.config.model))
+        if self.name == "unet" and self.parts_folder.is_dir():
+            return weights.load_parts(self.parts_folder, only=("vae", "text_encoder", "tokenizer"))
+        return {}
+
+    def _time_is_up(self, began: float) -> bool:
+        limit = self.config.max_train_time
+        return limit is not None and time.monotonic() - began > limit * 60
+
+
+def has_bf16(device: torch.device) -> bool:
+    """True where bf16 arithmetic is faster than fp32: GPUs that have it, CPUs with AVX-512 BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type == "cpu" and has_bf16_cpu()
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # a line torn by a kill
