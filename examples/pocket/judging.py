@@ -1,0 +1,198 @@
+"""Owns the questions put to a model (prompts from the held-out lists) and what counts as a right answer.
+
+Knows nothing of how pictures are made: the same questions are asked of pocket and of true renderings.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from captions import BACKGROUNDS, phrase
+from glyphs import GlyphSource
+from holdout import held_out_backgrounds, held_out_pairs, is_held_out
+from numpy.typing import NDArray
+from recogniser import GRID, PICTURE_PX, Findings, Recogniser
+from scenes import Plan, draw, make_scene
+
+PLACED_RELATIONS = ("left of", "right of", "above", "below")
+CLEARLY_PX = PICTURE_PX / GRID  # centres must differ by a cell, the grain of the judge
+SHOWPIECE_PROMPT = "a corgi playing a trumpet"
+RENDERING_SEED = 9_000_000
+
+Figure = dict[str, float | int | list[float]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt, and what the picture must show.
+
+    Attributes:
+        prompt: What the model is asked to draw.
+        plan: The scene that it describes; its background only counts if `asks_colour`.
+        asks_colour: Whether the prompt names the background.
+        seed: Seed of the picture.
+    """
+
+    prompt: str
+    plan: Plan
+    asks_colour: bool
+    seed: int
+
+
+def subject_questions() -> list[Question]:
+    """Return 'a X on a C background' for the 100 held-out (X, C)."""
+    return [
+        Question(phrase((concept,), None, colour), Plan("single", (concept,), None, colour), True, seed)
+        for seed, (concept, colour) in enumerate(held_out_backgrounds())
+    ]
+
+
+def pair_questions() -> list[Question]:
+    """Return 100 relation prompts, one for each held-out pair; every second one also names a colour."""
+    questions = []
+    for seed, pair in enumerate(held_out_pairs()):
+        relation = PLACED_RELATIONS[seed % len(PLACED_RELATIONS)]
+        asks_colour = (seed // len(PLACED_RELATIONS)) % 2 == 0
+        # Only the pair is new here, not a thing on this colour.
+        colours = [c for c in BACKGROUNDS if not any(is_held_out((concept,), c) for concept in pair)]
+        colour = random.Random(seed).choice(colours)
+        prompt = phrase(pair, relation, colour if asks_colour else None)
+        questions.append(Question(prompt, Plan("pair", pair, relation, colour), asks_colour, seed))
+    return questions
+
+
+def showpiece_questions(count: int = 16) -> list[Question]:
+    """Return the README's prompt, 'a corgi playing a trumpet', with seeds 0 to count - 1."""
+    colours = [c for c in BACKGROUNDS if not any(is_held_out((name,), c) for name in ("dog", "trumpet"))]
+    return [
+        Question(
+            SHOWPIECE_PROMPT,
+            Plan("playing", ("dog", "trumpet"), "playing", colours[seed % len(colours)]),
+            False,
+            seed,
+        )
+        for seed in range(count)
+    ]
+
+
+def render_answers(questions: Sequence[Question], glyphs: GlyphSource, copy: int = 0) -> NDArray[np.uint8]:
+    """Draw true renderings of the questions: what a perfect model would answer.
+
+    Args:
+        questions: What to draw.
+        glyphs: The font.
+        copy: Another number gives other sizes, places and shades.
+
+    Returns:
+        (N, 64, 64, 3), 0...255.
+    """
+    pictures = []
+    for question in questions:
+        rng = random.Random(RENDERING_SEED + 1000 * copy + question.seed)
+        pictures.append(draw(make_scene(question.plan, glyphs, PICTURE_PX, rng), glyphs, PICTURE_PX))
+    return np.stack(pictures)
+
+
+def right_subject(question: Question, findings: Findings) -> bool:
+    """Say whether the clearest thing in the picture is the one asked for."""
+    return bool(findings.found) and findings.found[0].concept == question.plan.concepts[0]
+
+
+def right_colour(question: Question, findings: Findings) -> bool:
+    """Say whether the background has the colour asked for."""
+    return findings.background == question.plan.background
+
+
+def all_found(question: Question, findings: Findings) -> bool:
+    """Say whether every concept asked for is in the picture."""
+    return all(findings.of(concept) for concept in question.plan.concepts)
+
+
+def right_places(question: Question, findings: Findings) -> bool:
+    """Say whether both things are there and stand as the relation says, by at least one cell."""
+    first, second = (findings.of(concept) for concept in question.plan.concepts)
+    if first is None or second is None:
+        return False
+    to_the_right, downwards = second.x - first.x, second.y - first.y
+    distance = {
+        "left of": to_the_right,
+        "right of": -to_the_right,
+        "above": downwards,
+        "below": -downwards,
+    }[str(question.plan.relation)]
+    return distance >= CLEARLY_PX
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share.
+
+    Args:
+        successes: How often it was right.
+        trials: Out of how many, >= 1.
+
+    Returns:
+        Lower and upper end, 0...1.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    z = 1.959964
+    share = successes / trials
+    middle = share + z * z / (2 * trials)
+    reach = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    below = 1 + z * z / trials
+    return max(0.0, (middle - reach) / below), min(1.0, (middle + reach) / below)
+
+
+def figure(answers: Sequence[bool]) -> Figure:
+    """Count right answers: {right, of, percent, interval_percent}."""
+    low, high = wilson_interval(sum(answers), len(answers))
+    return {
+        "right": sum(answers),
+        "of": len(answers),
+        "percent": round(100 * sum(answers) / len(answers), 1),
+        "interval_percent": [round(100 * low, 1), round(100 * high, 1)],
+    }
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the judge said of the pictures that answer each set of questions."""
+
+    subjects: list[tuple[Question, Findings]]
+    pairs: list[tuple[Question, Findings]]
+    showpiece: list[tuple[Question, Findings]]
+
+    def figures(self) -> dict[str, Figure]:
+        """Return every figure of the report by name."""
+        coloured = [(q, f) for q, f in self.pairs if q.asks_colour]
+        return {
+            "subject recognised": figure([right_subject(q, f) for q, f in self.subjects]),
+            "colour right": figure([right_colour(q, f) for q, f in self.subjects]),
+            "pair: both recognised": figure([all_found(q, f) for q, f in self.pairs]),
+            "pair: in the right places": figure([right_places(q, f) for q, f in self.pairs]),
+            "pair: colour right": figure([right_colour(q, f) for q, f in coloured]),
+            "corgi and trumpet found": figure([all_found(q, f) for q, f in self.showpiece]),
+        }
+
+
+def judge_renderings(judge: Recogniser, glyphs: GlyphSource, copies: int = 5) -> dict[str, Figure]:
+    """Measure the judge itself on renderings of the held-out lists, several of each.
+
+    Args:
+        judge: The recogniser.
+        glyphs: The font.
+        copies: How many renderings of each question.
+    """
+
+    def ask(questions: list[Question]) -> list[tuple[Question, Findings]]:
+        answers: list[tuple[Question, Findings]] = []
+        for copy in range(copies):
+            pictures = render_answers(questions, glyphs, copy)
+            answers += zip(questions, judge.recognise(pictures), strict=True)
+        return answers
+
+    return Judged(ask(subject_questions()), ask(pair_questions()), ask(showpiece_questions(100))).figures()
