@@ -1,0 +1,71 @@
+"""The command writes a folder that `t2i train` reads, the same bytes every time."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import render
+from PIL import Image
+
+Run = tuple[Path, list[dict[str, str]], list[dict[str, object]]]
+
+
+def render_to(output: Path, font: Path, ten: frozenset[str], scenes: int = 40) -> None:
+    render.render(output, scenes, 64, seed=9, font=font, only=ten)
+
+
+def read_lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_folder_has_pictures_captions_and_annotations(
+    tmp_path: Path, ten_font: Path, ten: frozenset[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(render, "PER_FOLDER", 20)
+    monkeypatch.setattr(render, "CHUNK", 10)
+    render_to(tmp_path / "data", ten_font, ten)
+    rows = read_lines(tmp_path / "data" / "metadata.jsonl")
+    scenes = read_lines(tmp_path / "data" / "scenes.jsonl")
+    assert [row["file_name"] for row in rows[18:22]] == [
+        "000/000018.png",
+        "000/000019.png",
+        "001/000020.png",
+        "001/000021.png",
+    ]
+    assert len(rows) == len(scenes) == 40
+    for row, scene in zip(rows, scenes, strict=True):
+        assert set(row) == {"file_name", "text"}
+        assert (row["file_name"], row["text"]) == (scene["file_name"], scene["text"])
+        picture = Image.open(tmp_path / "data" / str(row["file_name"]))
+        assert (picture.mode, picture.size, picture.format) == ("RGB", (64, 64), "PNG")
+        assert np.array_equal(np.asarray(picture)[0, 0], scene["colour"])
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [
+        "000",
+        "001",
+        "metadata.jsonl",
+        "scenes.jsonl",
+    ]
+
+
+def test_same_seed_same_bytes_and_more_scenes_change_none(
+    tmp_path: Path, ten_font: Path, ten: frozenset[str]
+) -> None:
+    render_to(tmp_path / "a", ten_font, ten, scenes=12)
+    render_to(tmp_path / "b", ten_font, ten, scenes=15)
+    for path in sorted((tmp_path / "a" / "000").iterdir()):
+        assert path.read_bytes() == (tmp_path / "b" / "000" / path.name).read_bytes()
+
+
+def test_command_line_and_refusal_to_mix_two_data_sets(
+    tmp_path: Path, ten_font: Path, ten: frozenset[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["render.py", str(tmp_path / "data"), "--scenes", "3", "--size", "32", "--font", str(ten_font)]
+    monkeypatch.setattr(sys, "argv", [*line, "--only", *sorted(ten)])
+    render.main()
+    assert Image.open(tmp_path / "data" / "000" / "000002.png").size == (32, 32)
+    with pytest.raises(FileExistsError, match="already holds a data set"):
+        render.main()

@@ -1,0 +1,359 @@
+"""The command line: options are the config's, results and notices keep apart, failures are one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import typer
+
+from t2i import cli, images
+from t2i.cli import door
+from t2i.cli.options import config_command
+from t2i.config import Config, option
+from t2i.errors import EXIT_CODES, ModelError
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads on cores that others use wait for each other
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run one command line in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_here(*arguments: object) -> Result:
+        capsys.readouterr()
+        code = cli.run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run_here
+
+
+# ---- options made from a config
+
+
+@dataclass(frozen=True)
+class PaintConfig(Config):
+    words: tuple[str, ...] = option((), "what to paint")
+    layers: int = option(3, "coats of paint", "-l", low=1, high=9)
+    width: int | None = option(None, "width", low=8, high=64, multiple_of=8, unit="pixels")
+    thickness: float | None = option(None, "how thick; default: thin", above=0)
+    kind: str = option("oil", "what paint", choices=("oil", "acrylic"))
+    dry: bool = option(True, "let it dry")
+    tags: tuple[str, ...] = option((), "labels", "-t")
+
+
+@pytest.fixture
+def paint() -> Run:
+    seen: dict[str, Any] = {}
+
+    @config_command(PaintConfig, positional="words", none_means="the model's")
+    def command(given: dict[str, Any], loud: Annotated[bool, typer.Option("--loud")] = False) -> None:
+        """Paint."""
+        seen.update(given=given, loud=loud, config=PaintConfig.from_dict(given))
+
+    app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command("paint")(door.deferred(command))
+    app.command("other")(lambda: None)
+
+    def run_paint(*arguments: str) -> Any:
+        seen.clear()
+        return door.run(app, ["paint", *arguments]), dict(seen)
+
+    return run_paint
+
+
+def test_only_what_was_typed_is_given(paint: Run) -> None:
+    assert paint()[1] == {"given": {}, "loud": False, "config": PaintConfig()}
+    code, seen = paint(
+        "a", "b", "-l", "4", "--width", "16", "--thickness", "0.5", "--no-dry", "-t", "x", "-t", "y", "--loud"
+    )
+    assert code == 0 and seen["loud"]
+    assert seen["given"] == {
+        "words": ("a", "b"), "layers": 4, "width": 16, "thickness": 0.5, "dry": False, "tags": ("x", "y"),
+    }  # fmt: skip
+
+
+def test_help_shows_bounds_choices_and_defaults(paint: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert paint("--help")[0] == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for expected in (
+        "coats of paint (1 to 9) [default: 3]",
+        "width (8 to 64 pixels, multiple of 8) [default: the model's]",
+        "how thick (above 0) [default: thin]",
+        "what paint (oil, acrylic) [default: oil]",
+        "--dry / --no-dry",
+        "-l, --layers INT",
+    ):
+        assert expected in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--layers", "x"], "--layers x: a whole number is needed"),
+        (["--layers", "1.5"], "--layers 1.5: a whole number is needed"),
+        (["--layers", "10"], "--layers 10: must be at most 9"),
+        (["--layers", "-1"], "--layers -1: must be at least 1"),
+        (["--thickness", "nan"], "--thickness nan: a number is needed"),
+        (["--thickness", "0"], "--thickness 0.0: must be above 0"),
+        (["--width", "12"], "--width 12: must be a multiple of 8"),
+        (["--kind", "ink"], "--kind ink: not one of oil, acrylic"),
+        (["--layerz", "3"], "did you mean --layers?"),
+        (["--layers"], "requires an argument"),
+    ],
+)
+def test_bad_values_are_one_line_and_exit_2(
+    paint: Run, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert paint(*arguments)[0] == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.startswith("error: ") and len(errors.splitlines()) <= 2
+
+
+# ---- the door
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "message"),
+    [
+        (ModelError("no such model", "look again"), 4, "error: no such model\nhint: look again\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+        (MemoryError("big"), 5, "error: out of memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 5, "error: out of memory"),
+        (ValueError("two\nlines"), 4, "error: unexpected ValueError: two lines\nhint: set T2I_DEBUG=1"),
+        (typer.Abort(), 130, "error: interrupted\n"),
+        (BrokenPipeError(), 3, ""),
+    ],
+)
+def test_failures_become_lines_and_codes(
+    failure: BaseException,
+    code: int,
+    message: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> None:
+        raise failure
+
+    monkeypatch.setattr(door.os, "dup2", lambda *_: None)  # would close the stdout of pytest
+    monkeypatch.delenv("T2I_DEBUG", raising=False)
+    app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command("fail")(door.deferred(fail))
+    app.command("other")(lambda: None)
+    assert door.run(app, ["fail"]) == code
+    errors = capfd.readouterr().err
+    assert errors.startswith(message) and "Traceback" not in errors
+
+
+def test_the_traceback_is_there_for_who_asks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("T2I_DEBUG", "1")
+    monkeypatch.setattr("t2i.catalog.MODELS", None)
+    with pytest.raises(AttributeError):
+        run("models")
+
+
+def test_help_names_every_command_and_exit_code(run: Run) -> None:
+    shown = run("--help").out
+    assert all(f"  {command} " in shown for command in cli.COMMANDS)
+    assert all(f"{code:<4} {meaning}" in shown for code, meaning in EXIT_CODES.items())
+    assert run().out == shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generat", "a dog"], "Did you mean 'generate'?"),
+        (["generate"], "no prompt was given"),
+        (["generate", "a dog", "--stepz", "3"], "did you mean --steps?"),
+        (["generate", "a dog", "-g", "0.5"], "must be at least 1 (1 is off"),
+        (["generate", "a dog", "--scheduler", "dpm++2n"], "did you mean dpm++2m"),
+        (["generate", "a dog", "--size", "big"], "not WIDTHxHEIGHT"),
+        (["generate", "a dog", "--size", "64x60"], "--height 60: must be a multiple of 8"),
+        (["generate", "a dog", "--size", "64x64", "-W", "64"], "give one of them"),
+        (["generate", "a dog", "--seed", "9223372036854775808"], "--seed"),
+        (["generate", "a dog", "-o", "{nope}.png"], "unknown field {nope}"),
+        (["models", "show", "sdxx"], "did you mean sdxl"),
+        (["models", "burn"], "not one of list, show"),
+        (["verify"], "Missing argument"),
+    ],
+)
+def test_usage_errors(run: Run, arguments: list[str], message: str) -> None:
+    result = run(*arguments)
+    assert result.code == 2 and message in result.err and result.out == ""
+    assert all(line.startswith(("error: ", "hint: ", "t2i: ")) for line in result.err.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "a dog", "-m", "./nowhere"], "there is no model at ./nowhere"),
+        (["generate", "a dog", "-m", "no-such-model"], "there is no model 'no-such-model'"),
+        (["show", "none.png"], "none.png does not exist"),
+        (["replay", "none.png"], "none.png does not exist"),
+        (["verify", "none.png"], "none.png does not exist"),
+    ],
+)
+def test_missing_things_exit_4(run: Run, arguments: list[str], message: str) -> None:
+    result = run(*arguments)
+    assert result.code == 4 and message in result.err and result.out == ""
+
+
+# ---- drawing, with the miniature of pocket
+
+
+def test_generate_show_replay(run: Run, tiny_pocket: Path) -> None:
+    drawn = run(
+        "generate", "a dog", "-m", tiny_pocket, "--seed", 5, "-n", "red", "-o", "dog.png", "--steps", 3
+    )
+    assert (drawn.code, drawn.lines, drawn.err) == (0, ["dog.png"], "")
+    recipe = images.read_recipe(Path("dog.png"))
+    assert recipe["config"]["model"] == "tiny-pocket" and str(tiny_pocket.parent) not in json.dumps(recipe)
+    assert recipe["config"]["guidance_scale"] == 4.0  # the model's own
+
+    shown = run("show", "dog.png")
+    assert shown.code == 0 and "a dog" in shown.out and "tiny-pocket" in shown.out
+    values = json.loads(run("show", "--json", "dog.png").out)
+    assert values["path"] == "dog.png" and values["config"]["steps"] == 3
+
+    again = run("replay", "dog.png", "-m", tiny_pocket, "-o", "again.png")
+    assert again.code == 0, again.err
+    assert images.read_recipe(Path("again.png")) == recipe
+    assert Path("again.png").read_bytes() == Path("dog.png").read_bytes()
+
+    other = run("replay", "dog.png", "-m", tiny_pocket, "-o", "other.png", "--steps", 4, "-p", "a cat")
+    assert other.code == 0, other.err
+    changed = images.read_recipe(Path("other.png"))
+    assert (changed["config"]["steps"], changed["config"]["prompts"]) == (4, ["a cat"])
+    assert changed["image"]["seed"] == 5 and changed["pixels_sha256"] != recipe["pixels_sha256"]
+
+
+def test_many_pictures(run: Run, tiny_pocket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a cat\n\na drum\n"))
+    result = run(
+        "generate", "a dog", "-", "-N", 2, "-m", tiny_pocket, "--steps", 2, "--json", "--grid",
+        "-o", "out/{index:02d}-{slug}.webp",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    rows = [json.loads(line) for line in result.lines]
+    assert [row.get("prompt") for row in rows] == ["a dog"] * 2 + ["a cat"] * 2 + ["a drum"] * 2 + [None]
+    assert Path("out/05-a-drum.webp").exists() and rows[-1]["grid"] == 6
+    seeds = [row["seed"] for row in rows[:-1]]
+    assert [seeds[1] - seeds[0], seeds[3] - seeds[2], seeds[5] - seeds[4]] == [1, 1, 1]
+    assert result.err.count("seed ") == 3 and f"seed {seeds[2]} for 'a cat'" in result.err
+    assert rows[0]["recipe"]["image"]["seed"] == seeds[0]
+
+
+def test_a_dry_run_writes_nothing_and_loads_no_weights(
+    run: Run, tiny_pocket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("t2i.weights.load_model", None)
+    model = tiny_pocket
+    result = run("generate", "a dog", "-m", model, "--seed", 1, "-N", 2, "--dry-run", "-o", "out/")
+    assert result.code == 0, result.err
+    assert result.lines == ["out/a-dog-1.png", "out/a-dog-2.png"]
+    assert "64" in result.err and "ddim" in result.err and not Path("out").exists()
+    values = json.loads(run("generate", "a dog", "-m", model, "--seed", 1, "--dry-run", "--json").out)
+    assert values["config"]["steps"] == 5 and values["pictures"][0]["seed"] == 1
+
+
+def test_nothing_is_overwritten_unless_told(run: Run, tiny_pocket: Path) -> None:
+    Path("dog.png").write_bytes(b"mine")
+    arguments = ["generate", "a dog", "--seed", 5, "--steps", 2, "-o", "dog.png", "-m"]
+    refused = run(*arguments, "./nowhere")  # before the model is looked for
+    assert refused.code == 4 and "dog.png already exists" in refused.err
+    assert Path("dog.png").read_bytes() == b"mine"
+    assert run(*arguments, tiny_pocket, "--overwrite").code == 0
+    assert images.read_recipe(Path("dog.png"))["image"]["seed"] == 5
+
+
+def test_what_was_drawn_before_a_failure_stays(
+    run: Run, tiny_pocket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = images.save
+
+    def save_one(path: Path, *arguments: Any) -> None:
+        if "-2" in path.name:
+            raise images.StorageError("no space left while writing it", "free some space")
+        save(path, *arguments)
+
+    monkeypatch.setattr(images, "save", save_one)
+    result = run("generate", "a dog", "-m", tiny_pocket, "--seed", 1, "-N", 3, "--steps", 2)
+    assert result.code == 4 and result.lines == ["a-dog-1.png"]
+    assert "hint: 1 of 3 pictures were written. free some space" in result.err
+    assert [path.name for path in Path().iterdir()] == ["a-dog-1.png"]
+
+
+def test_a_folder_without_permission(run: Run, tiny_pocket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(os, "link", refuse)
+    result = run("generate", "a dog", "-m", tiny_pocket, "--seed", 1, "--steps", 2)
+    assert result.code == 4 and "no permission to write" in result.err
+    assert list(Path().iterdir()) == []
+
+
+def test_explain_prompt(run: Run, tiny_pocket: Path) -> None:
+    result = run("generate", "a dgo", "-m", tiny_pocket, "--explain-prompt")
+    assert result.code == 0 and "chunk 1" in result.out and "dog" in result.out
+    assert list(Path().iterdir()) == []
+
+
+def test_verbose_says_what_was_chosen(run: Run, tiny_pocket: Path) -> None:
+    result = run("generate", "a dog", "-m", tiny_pocket, "--seed", 1, "--steps", 2, "-v")
+    assert "fp32" in result.err and "ddim, 2 steps" in result.err
+
+
+def test_doctor(run: Run) -> None:
+    assert "cpu_capability" in run("doctor").out
+    assert json.loads(run("doctor", "--json").out)["versions"]["t2i"]
+
+
+def test_sigterm_between_writing_and_naming_a_file(
+    run: Run, tiny_pocket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything finished stays, the file in the making goes, the exit code is 130."""
+    passes: list[str] = []
+
+    def terminate(name: str) -> None:
+        if Path("out").exists() and name == "file.before_rename":
+            passes.append(name)
+            if len(passes) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("t2i.durable.fault_point", terminate)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        result = run("generate", "a dog", "-m", tiny_pocket, "--seed", 1, "-N", 9, "--steps", 2, "-o", "out/")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (result.code, result.err) == (130, "error: interrupted\n")
+    assert result.lines == ["out/a-dog-1.png", "out/a-dog-2.png"]
+    assert sorted(str(path) for path in Path("out").iterdir()) == result.lines

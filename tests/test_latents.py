@@ -1,0 +1,107 @@
+"""Noise from seeds, pixels and latents, and numbers that are not finite."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_vae
+
+from t2i.errors import ModelError
+from t2i.latents import decode, decode_finite, encode, initial_noise, latent_size, spatial_factor, to_uint8
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_noise_equals_what_diffusers_draws_from_cpu_generators(dtype):
+    from diffusers.utils.torch_utils import randn_tensor
+
+    seeds = [0, 7, 2**62]
+    noise, generators = initial_noise(seeds, 4, 8, 6, dtype)
+    theirs = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    assert torch.equal(noise, randn_tensor((3, 4, 8, 6), generator=theirs, dtype=dtype))
+    assert all(torch.equal(a.get_state(), b.get_state()) for a, b in zip(generators, theirs, strict=True))
+
+
+def test_noise_of_a_seed_does_not_depend_on_the_batch():
+    batch, _ = initial_noise([1, 2, 3], 4, 8, 8)
+    alone, _ = initial_noise([2], 4, 8, 8)
+    assert torch.equal(batch[1], alone[0])
+    assert not torch.equal(batch[0], batch[1])
+
+
+@pytest.mark.parametrize("levels", [3, 4])
+def test_sizes(levels):
+    vae = make_vae(1, levels=levels)
+    assert spatial_factor(vae) == 2 ** (levels - 1)
+    assert latent_size(vae, 64, 32) == (32 // 2 ** (levels - 1), 64 // 2 ** (levels - 1))
+
+
+def test_decode_equals_diffusers():
+    from diffusers.image_processor import VaeImageProcessor
+
+    vae = make_vae(2, levels=3)
+    latents = torch.randn(2, 4, 8, 8)
+    with torch.no_grad():
+        raw = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+    assert torch.equal(decode(vae, latents), raw)
+    theirs = VaeImageProcessor().postprocess(raw, output_type="pil")
+    assert np.array_equal(to_uint8(raw), np.stack([np.asarray(image) for image in theirs]))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"scaling_factor": 0.5},
+        {"scaling_factor": 1.5, "shift_factor": 0.3},
+        {"scaling_factor": 0.5, "latents_mean": [0.1, -0.2, 0.3, 0.0], "latents_std": [1.0, 2.0, 0.5, 1.5]},
+    ],
+)
+def test_encode_and_decode_undo_each_others_scale(config):
+    vae = make_vae(3, levels=3, **config)
+    pixels = torch.rand(1, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        mean = vae.encode(pixels).latent_dist.mode()
+        straight = vae.decode(mean, return_dict=False)[0]
+    torch.testing.assert_close(decode(vae, encode(vae, pixels)), straight)
+    sampled = encode(vae, pixels, torch.Generator().manual_seed(1))
+    assert torch.equal(sampled, encode(vae, pixels, torch.Generator().manual_seed(1)))
+    assert not torch.equal(sampled, encode(vae, pixels))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_are_not_finite_never_become_a_picture(value):
+    pixels = torch.zeros(2, 3, 4, 4)
+    pixels[1, 2, 3, 0] = value
+    with pytest.raises(ModelError, match="not finite"):
+        to_uint8(pixels)
+    latents = torch.zeros(1, 4, 4, 4)
+    latents[0, 0, 0, 0] = value
+    with pytest.raises(ModelError, match="not finite"):
+        decode_finite(make_vae(4, levels=3), latents)
+
+
+def test_bytes_are_clamped_and_rounded():
+    pixels = torch.tensor([-5.0, -1.0, 0.0, 1.0, 5.0]).view(1, 1, 1, 5).expand(1, 3, 1, 5)
+    assert to_uint8(pixels)[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255]
+
+
+def test_an_overflow_in_half_is_decoded_again_in_fp32(monkeypatch):
+    vae = make_vae(5, levels=3).to(torch.float16)
+    seen = []
+
+    def decode_once(network, latents):
+        seen.append(network.dtype)
+        pixels = torch.zeros(1, 3, 8, 8, dtype=network.dtype)
+        return pixels / 0 if network.dtype == torch.float16 else pixels
+
+    monkeypatch.setattr("t2i.latents.decode", decode_once)
+    result = decode_finite(vae, torch.zeros(1, 4, 2, 2, dtype=torch.float16))
+    assert seen == [torch.float16, torch.float32] and result.vae_dtype == torch.float32
+    assert vae.dtype == torch.float16
+    forced = make_vae(6, levels=3, force_upcast=True).to(torch.float16)
+    seen.clear()
+    decode_finite(forced, torch.zeros(1, 4, 2, 2, dtype=torch.float16))
+    assert seen == [torch.float32]
+    monkeypatch.setattr("t2i.latents.decode", lambda network, latents: torch.full((1, 3, 8, 8), float("nan")))
+    with pytest.raises(ModelError, match="even in fp32"):
+        decode_finite(vae, torch.zeros(1, 4, 2, 2, dtype=torch.float16))

@@ -1,0 +1,166 @@
+"""`t2i verify`: exact on an untouched picture, and the name of whatever was touched."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from t2i import cli, images, recipes
+from t2i.errors import ModelError, StorageError
+from t2i.verification import compare_files, verify
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads on cores that others use wait for each other
+
+
+@pytest.fixture(scope="module")
+def drawn(tiny_pocket: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures made by another process: three in a batch, and the first again as .webp."""
+    folder = tmp_path_factory.mktemp("drawn")
+    common = ["generate", "a dog", "-m", str(tiny_pocket), "--seed", "1", "--steps", "3"]
+    lines = [[*common, "-N", "3", "-o", "{seed}.png"], [*common, "-o", "one.webp", "--scheduler", "euler-a"],
+             [*common, "-o", "one.jpg"]]  # fmt: skip
+    code = "import json, sys; from t2i.cli import run; sys.exit(any(map(run, json.loads(sys.argv[1]))))"
+    subprocess.run(
+        [sys.executable, "-c", code, json.dumps(lines)], cwd=folder, check=True, capture_output=True
+    )
+    return folder
+
+
+@pytest.mark.parametrize("name", ["1.png", "2.png", "3.png", "one.webp", "one.jpg"])
+def test_exact_on_pictures_of_another_process(drawn: Path, tiny_pocket: Path, name: str) -> None:
+    verdict = verify(drawn / name, str(tiny_pocket))
+    assert verdict.holds, verdict
+    assert verdict.lines() == ["pixels: exact", "inputs: same"]
+    assert images.read_recipe(drawn / "2.png")["image"]["batch_position"] == 1
+
+
+def test_one_changed_byte_anywhere_is_named(
+    drawn: Path, tiny_pocket: Path, copy_model: Callable[[Path], Path]
+) -> None:
+    model = copy_model(tiny_pocket)
+    files = images.read_recipe(drawn / "1.png")["model"]["files"]
+    assert len(files) >= 10
+    for name in files:
+        path = model / name
+        kept = path.read_bytes()
+        changed = bytearray(kept)
+        changed[len(kept) * 2 // 3] ^= 1
+        path.write_bytes(bytes(changed))
+        verdict = verify(drawn / "1.png", str(model))
+        assert verdict.changed == (name,) and not verdict.holds, (name, verdict)
+        path.write_bytes(kept)
+    assert verify(drawn / "1.png", str(model)).holds
+
+
+def test_the_hash_cache_is_not_believed(
+    drawn: Path, tiny_pocket: Path, copy_model: Callable[[Path], Path]
+) -> None:
+    model = copy_model(tiny_pocket)
+    assert verify(drawn / "1.png", str(model)).holds
+    path = model / "vae" / "diffusion_pytorch_model.safetensors"
+    before = path.stat()
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 64
+    path.write_bytes(bytes(data))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert verify(drawn / "1.png", str(model)).changed == ("vae/diffusion_pytorch_model.safetensors",)
+
+
+def test_missing_and_new_files_are_named(
+    drawn: Path, tiny_pocket: Path, copy_model: Callable[[Path], Path]
+) -> None:
+    model = copy_model(tiny_pocket)
+    (model / "tokenizer" / "words.json").unlink()
+    assert verify(drawn / "1.png", str(model)).changed == ("tokenizer/words.json (missing)",)
+    (model / "unet" / "config.json").unlink()
+    verdict = verify(drawn / "1.png", str(model))
+    assert "unet/config.json (missing)" in verdict.changed and verdict.failure
+    assert compare_files({"a": "1", "b": "2"}, {"b": "3", "c": "4"}) == ("a (missing)", "b", "c (new)")
+
+
+def test_edited_pixels_are_seen(drawn: Path, tiny_pocket: Path, tmp_path: Path) -> None:
+    recipe = images.read_recipe(drawn / "1.png")
+    pixels = images.read_pixels(drawn / "1.png")
+    pixels[10, 10] ^= 255
+    images.save(tmp_path / "edited.png", pixels, recipe)
+    verdict = verify(tmp_path / "edited.png", str(tiny_pocket))
+    assert verdict.pixels.startswith("PSNR ") and verdict.changed == () and not verdict.holds
+    images.save(tmp_path / "black.png", pixels * 0, recipe)
+    assert verify(tmp_path / "black.png", str(tiny_pocket)).pixels == "different"
+    images.save(tmp_path / "cut.png", pixels[:32], recipe)
+    assert verify(tmp_path / "cut.png", str(tiny_pocket)).pixels == "different"
+
+
+def test_the_command(
+    drawn: Path, tiny_pocket: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = str(drawn / "1.png"), str(drawn / "2.png")
+    assert cli.run(["verify", one, two, "-m", str(tiny_pocket)]) == 0
+    assert capsys.readouterr().out.count("pixels: exact") == 2
+    pixels = images.read_pixels(drawn / "1.png")
+    images.save(tmp_path / "edited.png", pixels ^ 1, images.read_recipe(drawn / "1.png"))
+    assert cli.run(["verify", str(tmp_path / "edited.png"), one, "-m", str(tiny_pocket), "--json"]) == 1
+    captured = capsys.readouterr()
+    rows = [json.loads(line) for line in captured.out.splitlines()]
+    assert [row["pixels"] for row in rows] == ["PSNR 48.1 dB", "exact"]
+    assert captured.err == "error: 1 of 2 pictures could not be confirmed\n"
+
+
+def with_recipe(path: Path, recipe: recipes.Recipe) -> Path:
+    """A picture whose recipe nobody checked."""
+    chunks = PngInfo()
+    chunks.add_itxt("t2i", json.dumps(recipe))
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, "PNG", pnginfo=chunks)
+    path.write_bytes(buffer.getvalue())
+    return path
+
+
+def test_hostile_recipes_are_refused(drawn: Path, tiny_pocket: Path, tmp_path: Path) -> None:
+    recipe = images.read_recipe(drawn / "1.png")
+    hostile = [
+        {"image": {**recipe["image"], "batch_shape": [10**9, 4, 16, 16]}},
+        {"image": {**recipe["image"], "batch_shape": "big"}},
+        {"image": {**recipe["image"], "batch_position": -1}},
+        {"image": {**recipe["image"], "seed": "x"}},
+        {"image": {**recipe["image"], "seed": None}},
+        {"config": {**recipe["config"], "prompts": []}},
+        {"config": {**recipe["config"], "prompts": [1]}},
+        {"config": {**recipe["config"], "width": 10**9}},
+        {"config": {**recipe["config"], "steps": "many"}},
+        {"runtime": {}},
+        {"runtime": {**recipe["runtime"], "threads": "x"}},
+        {"runtime": {**recipe["runtime"], "threads": -4}},
+        {"runtime": {**recipe["runtime"], "matmul_precision": "x"}},
+        {"runtime": {**recipe["runtime"], "attention": 3}},
+        {"model": {**recipe["model"], "files": {}}},
+        {"model": {**recipe["model"], "files": "x"}},
+    ]
+    for change in hostile:
+        path = with_recipe(tmp_path / "hostile.png", recipe | change)
+        with pytest.raises(StorageError):
+            verify(path, str(tiny_pocket))
+
+
+def test_names_in_a_recipe_lead_nowhere(drawn: Path, tiny_pocket: Path, tmp_path: Path) -> None:
+    recipe = images.read_recipe(drawn / "1.png")
+    files = {"../../secret": "0" * 64, "/etc/passwd": "0" * 64}
+    path = with_recipe(tmp_path / "p.png", recipe | {"model": {**recipe["model"], "files": files}})
+    verdict = verify(path, str(tiny_pocket))
+    assert {"../../secret (missing)", "/etc/passwd (missing)"} <= set(verdict.changed)
+
+
+def test_a_model_that_is_not_here(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="tiny-pocket") as caught:
+        verify(drawn / "1.png")
+    assert "--model PATH" in caught.value.hint

@@ -1,0 +1,90 @@
+"""Checkpoints: whole or absent, verified, rotated after the new one stands; handoffs."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from t2i import checkpoints, durable
+from t2i.errors import ModelError, StorageError
+
+GROUPS = {"weights": {"a": torch.arange(6.0).reshape(2, 3)}, "average": {"a": torch.ones(2, 3)}}
+
+
+def save(folder: Path, step: int, keep: int = 2) -> Path:
+    return checkpoints.save_checkpoint(folder, step, GROUPS, {"step": step}, keep)
+
+
+def test_round_trip_and_rotation(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] != []
+    assert [path.name for path in checkpoints.list_checkpoints(tmp_path)] == [
+        "checkpoint-00000002",
+        "checkpoint-00000003",
+    ]
+    groups, state = checkpoints.load_checkpoint(tmp_path / "checkpoint-00000003")
+    assert state == {"step": 3} and torch.equal(groups["weights"]["a"], GROUPS["weights"]["a"])
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "state.json"])
+def test_one_changed_byte_makes_it_torn(tmp_path: Path, file: str) -> None:
+    save(tmp_path, 1)
+    path = save(tmp_path, 2)
+    raw = bytearray((path / file).read_bytes())
+    raw[-2] ^= 1
+    (path / file).write_bytes(raw)
+    newest, torn = checkpoints.newest_checkpoint(tmp_path)
+    assert newest is not None and newest.name == "checkpoint-00000001" and torn == [path]
+    with pytest.raises(ModelError, match="not a whole checkpoint"):
+        checkpoints.load_checkpoint(path)
+
+
+def test_a_missing_file_makes_it_torn(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    (path / "average.safetensors").unlink()
+    assert checkpoints.newest_checkpoint(tmp_path) == (None, [path])
+
+
+def test_full_disk_leaves_the_old_one_and_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = save(tmp_path, 1, keep=1)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(durable, "fsync_path", full)
+    with pytest.raises(StorageError, match="no space left"):
+        save(tmp_path, 2, keep=1)
+    assert checkpoints.newest_checkpoint(tmp_path) == (old, [])
+    assert [path.name for path in tmp_path.iterdir()] == [old.name]
+
+
+def test_handoff_keeps_weights_as_bf16(tmp_path: Path) -> None:
+    raw, average = {"a": torch.randn(4, 4)}, {"a": torch.randn(4, 4)}
+    checkpoints.save_handoff(tmp_path / "h.safetensors", raw, average, step=7)
+    weights, ema, step = checkpoints.load_handoff(tmp_path / "h.safetensors")
+    assert step == 7
+    assert torch.equal(weights["a"], raw["a"].bfloat16().float())
+    assert torch.equal(ema["a"], average["a"].bfloat16().float())
+
+
+def test_handoff_drops_the_raw_weights_before_it_gets_too_large(tmp_path: Path) -> None:
+    large = {"a": torch.zeros(18_000_000)}
+    checkpoints.save_handoff(tmp_path / "h.safetensors", large, large, step=1)
+    assert (tmp_path / "h.safetensors").stat().st_size < checkpoints.HANDOFF_LIMIT
+    with pytest.raises(StorageError, match="over the limit"):
+        checkpoints.save_handoff(tmp_path / "i.safetensors", large, {"a": torch.zeros(40_000_000)}, step=1)
+
+
+def test_any_safetensors_file_is_not_a_handoff(tmp_path: Path) -> None:
+    path = save(tmp_path, 1) / "weights.safetensors"
+    with pytest.raises(ModelError, match="not a handoff"):
+        checkpoints.load_handoff(path)
+    with pytest.raises(ModelError, match="cannot be read"):
+        checkpoints.load_handoff(tmp_path / "missing")

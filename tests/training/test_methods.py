@@ -1,0 +1,183 @@
+"""Each method learns what it names and nothing else, and its parts do what the next stage relies on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_run import COLOURS, SHAPES, small_config
+
+from t2i.dataset import dataset_key, load_pixels, read_folder, to_pixels
+from t2i.errors import ModelError
+from t2i.methods import METHODS, TrainingData
+from t2i.methods.clip import build_tokenizer, tokenize, words_of
+from t2i.methods.unet import cached_latents
+from t2i.methods.vae import standardise_latents
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
+    folder, cache = read_folder(shapes), tmp_path_factory.mktemp("cache")
+    return TrainingData(load_pixels(folder, 32, cache), folder.captions(), cache, dataset_key(folder, 32))
+
+
+def make(name: str, data: TrainingData, start: dict[str, Any] | None = None, **changes: Any) -> Any:
+    torch.manual_seed(0)
+    return METHODS[name](small_config(Path("unused"), Path("unused"), **changes), data, start or {}, CPU)
+
+
+@pytest.fixture(scope="module")
+def start(data: TrainingData) -> dict[str, Any]:
+    return make("vae", data).parts() | make("clip", data).parts()
+
+
+def one_step(method: Any, rate: float = 1e-2) -> float:
+    optimizer = torch.optim.AdamW(method.trainable().parameters(), lr=rate)
+    loss, _ = method.loss(np.arange(4), torch.Generator().manual_seed(1))
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def snapshot(modules: dict[str, torch.nn.Module]) -> dict[str, torch.Tensor]:
+    return {
+        f"{part}.{key}": value.clone()
+        for part, module in modules.items()
+        for key, value in module.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "learns"),
+    [
+        ("vae", {}, ("vae",)),
+        ("clip", {}, ("clip",)),
+        ("unet", {}, ("unet",)),
+        ("unet", {"train_text_encoder": True}, ("unet", "text_encoder")),
+    ],
+)
+def test_one_step_changes_exactly_the_named_parts(
+    name: str, changes: dict[str, Any], learns: tuple[str, ...], data: TrainingData, start: dict[str, Any]
+) -> None:
+    method = make(name, data, dict(start) if name == "unet" else {}, **changes)
+    known = ("vae", "clip", "text_encoder", "unet")
+    modules = {part: getattr(method, part) for part in known if hasattr(method, part)}
+    before = snapshot(modules)
+    one_step(method)
+    after = snapshot(modules)
+    changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert changed == set(learns)
+    assert set(dict(method.trainable())) == set(learns)
+
+
+def test_random_choices_come_from_the_generator_alone(data: TrainingData, start: dict[str, Any]) -> None:
+    method = make("unet", data, dict(start))
+
+    def loss(seed: int) -> float:
+        return method.loss(np.arange(4), torch.Generator().manual_seed(seed))[0].item()
+
+    first = loss(5)
+    torch.randn(3)  # the global stream moves on
+    assert loss(5) == first != loss(6)
+
+
+def test_standardised_latents_have_mean_0_and_deviation_1_and_the_same_pictures(data: TrainingData) -> None:
+    vae = make("vae", data).vae.eval()
+    pixels = to_pixels(data.pixels, range(24))
+
+    @torch.no_grad()
+    def rebuild() -> torch.Tensor:
+        return vae.decode(vae.encode(pixels).latent_dist.mode()).sample
+
+    with torch.no_grad():
+        logvar = vae.encode(pixels).latent_dist.logvar
+        mean = vae.encode(pixels).latent_dist.mean
+    before = rebuild()
+    standardise_latents(vae, data.pixels, CPU)
+    with torch.no_grad():
+        posterior = vae.encode(pixels).latent_dist
+    torch.testing.assert_close(posterior.mean.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(posterior.mean.std((0, 2, 3)), torch.ones(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(rebuild(), before, atol=1e-4, rtol=0)
+    shrunk = logvar - 2 * mean.std((0, 2, 3), keepdim=True).log()  # the spread shrinks with the mean
+    torch.testing.assert_close(posterior.logvar, shrunk, atol=1e-4, rtol=1e-4)
+    assert vae.config.scaling_factor == 1.0
+
+
+def test_every_training_word_is_one_token_and_marks_are_in_place(data: TrainingData) -> None:
+    tokenizer = build_tokenizer(data.captions, 4096, 12)
+    for word in words_of(data.captions):
+        ids = tokenizer(word).input_ids
+        assert len(ids) == 3 and (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    assert len(tokenizer("zzyzx").input_ids) > 3  # an unknown word falls into letters, losing nothing
+    assert "zzyzx" in tokenizer.decode(tokenizer("zzyzx").input_ids)
+    ids = tokenize(tokenizer, ["a red circle", ""])
+    assert ids.shape == (2, 12) and ids[1, 1:].unique().tolist() == [tokenizer.eos_token_id]
+    assert words_of(["A red, red circle."]) == ["a", "circle", "red"]
+
+
+def test_same_captions_are_no_wrong_answers(data: TrainingData) -> None:
+    """With every caption the same, nothing can be told apart and nothing is punished."""
+    same = TrainingData(data.pixels, ["a thing"] * 24, data.cache, data.key)
+    loss, _ = make("clip", same).loss(np.arange(4), torch.Generator())
+    assert float(loss) == 0
+
+
+def learn(method: Any, steps: int, rate: float, batch: int = 12) -> list[float]:
+    optimizer = torch.optim.AdamW(method.trainable().parameters(), lr=rate)
+    losses = []
+    for step in range(steps):
+        optimizer.zero_grad()
+        rows = np.random.default_rng(step).permutation(24)[:batch]
+        loss, _ = method.loss(rows, torch.Generator().manual_seed(step))
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_the_autoencoder_learns_to_rebuild(data: TrainingData) -> None:
+    losses = learn(make("vae", data), 40, 3e-3)
+    assert np.mean(losses[-5:]) < 0.4 * losses[0]
+
+
+def test_clip_finds_the_picture_of_a_caption(data: TrainingData) -> None:
+    method = make("clip", data)
+    learn(method, 60, 3e-3)
+    with torch.no_grad():
+        logits = method.similarity(np.arange(12))  # the twelve different captions
+    assert (logits.argmax(1) == torch.arange(12)).float().mean() >= 0.75
+
+
+def test_the_unet_overfits_one_picture(data: TrainingData, start: dict[str, Any]) -> None:
+    one = TrainingData(np.repeat(data.pixels[:1], 24, axis=0), [data.captions[0]] * 24, data.cache, "one")
+    losses = learn(make("unet", one, dict(start), unet_channels=(16, 32)), 80, 5e-3)
+    assert np.mean(losses[-10:]) < 0.35 * np.mean(losses[:3])
+
+
+def test_latents_are_cached_by_pictures_and_weights(data: TrainingData, start: dict[str, Any]) -> None:
+    first = cached_latents(start["vae"], data, CPU)
+    assert first.shape == (24, 4, 16, 16) and first.dtype == np.float16
+    files = set(data.cache.glob("latents-*"))
+    cached_latents(start["vae"], data, CPU)
+    assert set(data.cache.glob("latents-*")) == files
+    cached_latents(make("vae", data, seed=1).parts()["vae"], TrainingData(
+        data.pixels, data.captions, data.cache, "other"), CPU)  # fmt: skip
+    assert len(set(data.cache.glob("latents-*"))) == len(files) + 1
+
+
+@pytest.mark.parametrize("missing", ["vae", "text_encoder", "tokenizer"])
+def test_the_unet_stage_says_what_it_lacks(data: TrainingData, start: dict[str, Any], missing: str) -> None:
+    with pytest.raises(ModelError, match=f"needs a trained {missing}"):
+        make("unet", data, {part: value for part, value in start.items() if part != missing})
+
+
+def test_dataset_is_what_the_captions_say(shapes: Path) -> None:
+    captions: Callable[[], list[str]] = read_folder(shapes).captions
+    assert sorted(set(captions())) == sorted(f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES)

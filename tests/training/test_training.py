@@ -1,0 +1,183 @@
+"""The whole run: three stages, a model that t2i and Diffusers load, resume, handoff, refusals."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_run import small_config
+
+from t2i.checkpoints import list_checkpoints, save_handoff
+from t2i.errors import Interrupted, ModelError, StorageError, UsageError
+from t2i.training import Progress, train
+
+
+def run(dataset: Path, output: Path, **changes: Any) -> list[Progress]:
+    return list(train(small_config(dataset, output, **changes)))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*.safetensors"))
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole `--method scratch` run. Read-only."""
+    output = tmp_path_factory.mktemp("run") / "shapes"
+    run(shapes, output, train_text_encoder=True)
+    return output
+
+
+def test_the_run_folder_holds_what_is_promised(finished: Path) -> None:
+    for stage in ("vae", "clip", "unet"):
+        lines = [json.loads(line) for line in (finished / stage / "metrics.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+        assert all(np.isfinite(line["loss"]) for line in lines)
+        assert [path.name for path in list_checkpoints(finished / stage / "checkpoints")] == [
+            "checkpoint-00000003",
+            "checkpoint-00000006",
+        ]
+        with Image.open(finished / stage / "samples" / "00000006.png") as sheet:
+            sheet.load()
+    assert not list(finished.rglob(".tmp-*"))
+
+
+def test_diffusers_and_t2i_draw_the_same_from_it(finished: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    from t2i.config import GenerateConfig
+    from t2i.pipeline import generate
+
+    folder = finished / "model"
+    config = GenerateConfig(("a red circle",), model=str(folder), seed=3, steps=3, device="cpu", dtype="fp32")
+    ours = next(iter(generate(config)))
+    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    theirs = pipe(
+        "a red circle", num_inference_steps=3, guidance_scale=4.0, width=32, height=32,
+        generator=torch.Generator().manual_seed(3), output_type="np",
+    ).images[0]  # fmt: skip
+    assert np.abs(ours.pixels.astype(float) - theirs * 255).max() <= 2
+
+
+def test_the_model_knows_its_words_and_settings(finished: Path) -> None:
+    assert "circle" in json.loads((finished / "model" / "tokenizer" / "words.json").read_text())
+    settings = json.loads((finished / "model" / "t2i.json").read_text())
+    assert settings["width"] == 32 and settings["guidance_scale"] == 4.0
+    scheduler = json.loads((finished / "model" / "scheduler" / "scheduler_config.json").read_text())
+    assert scheduler["rescale_betas_zero_snr"] and scheduler["prediction_type"] == "v_prediction"
+
+
+def test_the_tuned_text_encoder_is_in_the_model_and_the_first_one_stays_in_parts(finished: Path) -> None:
+    parts, model = digests(finished / "parts"), digests(finished / "model")
+    name = "text_encoder/model.safetensors"
+    assert parts[name] != model[name]
+    assert (
+        parts["vae/diffusion_pytorch_model.safetensors"] == model["vae/diffusion_pytorch_model.safetensors"]
+    )
+
+
+def test_stopping_and_resuming_changes_no_bit(shapes: Path, finished: Path, tmp_path: Path) -> None:
+    output = tmp_path / "stopped"
+    progress = train(small_config(shapes, output, train_text_encoder=True))
+    for event in progress:
+        if event.stage == "clip" and event.step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+            break
+    with pytest.raises(Interrupted, match="step 4 of 6, checkpoint saved"):
+        list(progress)
+    with pytest.raises(StorageError, match="already holds a run"):
+        run(shapes, output, method="clip", train_text_encoder=True)
+    events = run(shapes, output, resume="latest", train_text_encoder=True)
+    assert any("resumed at step 4" in event.notice for event in events)
+    assert digests(output / "model") == digests(finished / "model")
+    assert digests(output / "parts") == digests(finished / "parts")
+    log = (output / "clip" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in log] == [1, 2, 3, 4, 5, 6]
+
+
+def test_resuming_with_another_shape_or_data_order_is_refused(shapes: Path, tmp_path: Path) -> None:
+    run(shapes, tmp_path, method="vae")
+    with pytest.raises(ModelError, match="made with batch_size 4, this run asks for 8"):
+        run(shapes, tmp_path, method="vae", resume="latest", batch_size=8)
+    with pytest.raises(ModelError, match="made with vae_channels"):
+        run(shapes, tmp_path, method="vae", resume="latest", vae_channels=(4, 16))
+
+
+def test_training_longer_is_allowed_and_recorded(shapes: Path, tmp_path: Path) -> None:
+    run(shapes, tmp_path, method="vae")
+    assert json.loads((tmp_path / "vae" / "done.json").read_text())["exact"]
+    events = run(shapes, tmp_path, method="vae", resume="latest", max_train_steps=8)
+    assert any("changed: max_train_steps" in event.notice for event in events)
+    assert json.loads((tmp_path / "vae" / "done.json").read_text()) == {"step": 8, "exact": False}
+
+
+def test_resume_without_a_checkpoint_says_so(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no whole checkpoint"):
+        run(shapes, tmp_path, method="vae", resume="latest")
+    with pytest.raises(ModelError, match="not a whole checkpoint"):
+        run(shapes, tmp_path, method="vae", resume=str(tmp_path / "nothing"))
+
+
+def test_a_handoff_goes_on_at_its_step_and_is_recorded_as_not_exact(shapes: Path, tmp_path: Path) -> None:
+    small = tmp_path / "carry.safetensors"
+    run(shapes, tmp_path / "here", method="vae", save_handoff=str(small))
+    events = run(shapes, tmp_path / "there", method="vae", handoff=str(small), max_train_steps=8)
+    assert any("from handoff at step 6" in event.notice for event in events)
+    assert json.loads((tmp_path / "there" / "vae" / "done.json").read_text()) == {"step": 8, "exact": False}
+    first = json.loads((tmp_path / "there" / "vae" / "metrics.jsonl").read_text().splitlines()[0])
+    start = json.loads((tmp_path / "here" / "vae" / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["step"] == 7 and first["loss"] < start["loss"]
+
+
+def test_a_handoff_of_another_model_is_refused(shapes: Path, tmp_path: Path) -> None:
+    save_handoff(tmp_path / "h.safetensors", {"x": torch.zeros(2)}, {"x": torch.zeros(2)}, 1)
+    with pytest.raises(ModelError, match="another model"):
+        run(shapes, tmp_path / "out", method="vae", handoff=str(tmp_path / "h.safetensors"))
+
+
+def test_one_run_folder_one_process(shapes: Path, tmp_path: Path) -> None:
+    first = train(small_config(shapes, tmp_path, method="vae"))
+    next(first)
+    with pytest.raises(StorageError, match="in use by another"):
+        run(shapes, tmp_path, method="vae")
+    first.close()
+
+
+def test_the_time_limit_ends_with_a_checkpoint_and_a_model_part(shapes: Path, tmp_path: Path) -> None:
+    run(shapes, tmp_path, method="vae", max_train_steps=100_000, max_train_time=0.02)
+    assert list_checkpoints(tmp_path / "vae" / "checkpoints")
+    assert (tmp_path / "parts" / "vae" / "config.json").is_file()
+    assert not (tmp_path / "vae" / "done.json").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from t2i.methods import METHODS
+
+    real = METHODS["vae"].loss
+
+    def broken(self: Any, rows: Any, generator: Any) -> Any:
+        loss, figures = real(self, rows, generator)
+        return loss * (float("nan") if rows[0] == 0 else 1.0), figures
+
+    monkeypatch.setattr(METHODS["vae"], "loss", broken)
+    with pytest.raises(ModelError, match="no longer finite"):
+        run(shapes, tmp_path, method="vae", max_train_steps=60, batch_size=1)
+
+
+def test_a_config_without_a_dataset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no dataset"):
+        small_config(Path(""), tmp_path, dataset="")
