@@ -13,7 +13,7 @@ import os
 import signal
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,8 @@ def write_with(path: Path, write: Callable[[Path], None], overwrite: bool = True
     except OSError as error:
         raise storage_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder itself may be what is wrong; that error is the one to tell
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes, overwrite: bool = True) -> None:

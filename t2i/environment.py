@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
@@ -45,6 +47,23 @@ def prepare(offline: bool = False, quiet: bool = True) -> None:
 def is_offline() -> bool:
     """Whether the user or `prepare` forbade the network."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+@contextmanager
+def no_network() -> Iterator[None]:
+    """Keep the Hub's client offline for a while, also where it is imported already."""
+    from huggingface_hub import constants
+
+    before = os.environ.get("HF_HUB_OFFLINE"), constants.HF_HUB_OFFLINE
+    os.environ["HF_HUB_OFFLINE"], constants.HF_HUB_OFFLINE = "1", True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before[1]
+        if before[0] is None:
+            del os.environ["HF_HUB_OFFLINE"]
+        else:
+            os.environ["HF_HUB_OFFLINE"] = before[0]
 
 
 def silence_loaded_libraries() -> None:

@@ -111,9 +111,9 @@ def calls(name: str) -> set[str]:
 
 def test_what_only_one_place_may_do() -> None:
     assert calls("Image.open") <= {"images.py", "dataset.py"}
-    assert calls("torch.load") <= {"checkpoints.py"}
-    assert calls("torch.save") <= {"checkpoints.py"}
-    assert calls("torch.manual_seed") <= {"stage.py"}  # first weights; pictures have a generator each
+    assert calls("torch.load") == set()
+    assert calls("torch.save") == set()
+    assert calls("torch.manual_seed") <= {"training/stage.py"}  # first weights of new parts
     for never in ("pickle.load", "pickle.loads", "eval", "exec", "os.system"):
         assert calls(never) == set()
 

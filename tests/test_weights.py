@@ -399,8 +399,12 @@ def originals(tmp_path_factory):
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 def test_single_files_load_with_sockets_blocked(family, originals, no_network, monkeypatch):
+    from huggingface_hub import constants
+
     path, configs, parts = originals[family]
     monkeypatch.setattr("t2i.weights.single_file.CONFIGS", configs.parent)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # nothing goes out even if nobody said offline
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch.load was called"))
     model = load_model(resolve_model(str(path)))
     assert model.family.name == family and model.id == path.name
@@ -411,6 +415,7 @@ def test_single_files_load_with_sockets_blocked(family, originals, no_network, m
     assert embeds.shape[1] == 77 and bool(torch.isfinite(embeds).all())
     assert model.scheduler_config["prediction_type"] == ("v_prediction" if family == "sd2" else "epsilon")
     assert path.name in model.files and "clip_vocabulary/merges.txt.gz" in model.files
+    assert "HF_HUB_OFFLINE" not in os.environ and constants.HF_HUB_OFFLINE is False
 
 
 def test_a_single_file_that_lacks_weights_names_them(originals, tmp_path, monkeypatch):

@@ -74,6 +74,10 @@ class TrainConfig(Config):
         (32, 64, 96), "VAE widths, one per level; each level but one halves"
     )
     latent_channels: int = option(4, "channels of the latents", low=1, high=64)
+    freeze_encoder: bool = option(
+        False,
+        "the vae stage learns the decoder only, so that latents, and a UNet trained on them, stay valid",
+    )
     kl_weight: float = option(1e-3, "weight of the KL term (mean over latent values)", low=0, high=1)
     edge_weight: float = option(0.5, "weight of the L1 difference of neighbouring pixels", low=0, high=100)
 

@@ -52,7 +52,7 @@ class Method(Protocol):
         """
 
     def trainable(self) -> nn.ModuleDict:
-        """The modules whose every parameter learns, under their part names."""
+        """The modules that learn, under their part names; parameters without a gradient stay."""
 
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """The scalar to minimise for these examples, and figures for the log.

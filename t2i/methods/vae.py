@@ -45,6 +45,9 @@ class TrainVAE:
             mid_block_add_attention=False,
         )
         self.vae.to(device).train()
+        if config.freeze_encoder:
+            self.vae.encoder.requires_grad_(False)
+            self.vae.quant_conv.requires_grad_(False)
 
     def trainable(self) -> nn.ModuleDict:
         return nn.ModuleDict({"vae": self.vae})
@@ -71,7 +74,8 @@ class TrainVAE:
         return {"psnr_db": float(-10 * torch.log10(error))}
 
     def parts(self) -> dict[str, Any]:
-        standardise_latents(self.vae, self.data.pixels, self.device)
+        if not self.config.freeze_encoder:
+            standardise_latents(self.vae, self.data.pixels, self.device)
         return {"vae": self.vae}
 
 

@@ -59,7 +59,8 @@ class Stage:
         start = self._start_parts()
         self.method: Method = METHODS[name](config, data, start, self.device)
         self.modules: nn.ModuleDict = self.method.trainable()
-        self.parameters = dict(self.modules.named_parameters())
+        learning = ((key, value) for key, value in self.modules.named_parameters() if value.requires_grad)
+        self.parameters = dict(learning)
         self.average = {key: value.detach().clone() for key, value in self.parameters.items()}
         self.optimizer = self._optimizer()
         self.step = 0

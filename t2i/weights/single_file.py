@@ -5,13 +5,12 @@ The file holds weights only; configs and vocabulary come from inside t2i, so not
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from t2i.catalog import ASSETS
-from t2i.environment import silence_loaded_libraries
+from t2i.environment import no_network, silence_loaded_libraries
 from t2i.errors import ModelError
 from t2i.weights.safety import Header, read_config, read_header
 from t2i.weights.tokenizers import CLIP_MERGES, make_clip_tokenizer
@@ -145,7 +144,6 @@ def load_pipeline(file: SingleFile) -> Any:
     Raises:
         ModelError: Weights of shapes that do not fit the family.
     """
-    os.environ["HF_HUB_OFFLINE"] = "1"  # local_files_only alone still reaches for the network
     from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
     silence_loaded_libraries()
@@ -156,9 +154,10 @@ def load_pipeline(file: SingleFile) -> Any:
         given[f"tokenizer{number}"] = _tokenizer(file.folder / f"tokenizer{number}")
     kind = StableDiffusionXLPipeline if file.family == "sdxl" else StableDiffusionPipeline
     try:
-        pipeline = kind.from_single_file(
-            str(file.path), config=str(file.folder), local_files_only=True, **given
-        )
+        with no_network():  # local_files_only alone may still reach for it
+            pipeline = kind.from_single_file(
+                str(file.path), config=str(file.folder), local_files_only=True, **given
+            )
     except MemoryError:
         raise
     except Exception as error:

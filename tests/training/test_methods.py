@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,15 @@ def test_one_step_changes_exactly_the_named_parts(
     changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
     assert changed == set(learns)
     assert set(dict(method.trainable())) == set(learns)
+
+
+def test_a_frozen_encoder_keeps_the_latents(data: TrainingData, start: dict[str, Any]) -> None:
+    method = make("vae", data, {"vae": copy.deepcopy(start["vae"])}, freeze_encoder=True)
+    before = snapshot({"vae": method.vae})
+    one_step(method)
+    after = snapshot({"vae": method.parts()["vae"]})
+    changed = {key.split(".")[1] for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {"decoder", "post_quant_conv"}
 
 
 def test_random_choices_come_from_the_generator_alone(data: TrainingData, start: dict[str, Any]) -> None:

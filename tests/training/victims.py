@@ -1,0 +1,112 @@
+"""Kill training and resume it, over and over; run as a script by `test_kill.py`.
+
+The imports cost seconds, so they are paid once: this process imports everything, computes nothing, and
+forks one victim per kill. A victim trains; it is killed with SIGKILL at a named fault point, or by us after
+a delay; another fork resumes it to the end. The answer goes to stdout as JSON: one row per kill.
+
+    python victims.py DATASET PREPARED FOLDER KILLS
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from small_run import small_config
+
+import t2i.methods  # noqa: F401  (the heavy imports, paid here)
+from t2i.checkpoints import list_checkpoints, newest_checkpoint
+from t2i.training import train
+
+STEPS = 24
+POINTS = [f"checkpoint.save:{n}" for n in (1, 2, 5, 9)]
+POINTS += ["file.before_rename:4", "folder.before_rename:2", "folder.before_rename:4"]
+POINTS += ["checkpoint.rotate:1", "checkpoint.rotate:3"]
+
+
+def fork(dataset: Path, output: Path, resume: bool, fault: str = "") -> int:
+    """Start a victim; returns its process id."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        if fault:
+            os.environ["T2I_FAULT"] = fault
+        config = small_config(
+            dataset, output, method="unet", max_train_steps=STEPS, checkpointing_steps=3, sample_steps=1000,
+            checkpoints_total_limit=1, train_text_encoder=True, resume="latest" if resume else None,
+        )  # fmt: skip
+        for _ in train(config):
+            pass
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def ended(child: int) -> int:
+    """Exit code of a victim; negative is the signal that killed it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def digest(output: Path) -> str:
+    """One hash over the trained weights and average of the last checkpoint, and the model folder."""
+    last = list_checkpoints(output / "unet" / "checkpoints")[-1]
+    files = [*sorted(last.glob("*.safetensors")), *sorted((output / "model").rglob("*.safetensors"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def rubbish(output: Path) -> list[str]:
+    """Temporary files left anywhere."""
+    return [str(path) for path in output.rglob(".tmp-*")]
+
+
+def main(dataset: Path, prepared: Path, folder: Path, kills: int) -> None:
+    """Run one victim to the end, then `kills` timed ones and every fault point; print what became of them."""
+
+    def begin(name: str) -> Path:
+        return Path(shutil.copytree(prepared, folder / name))
+
+    whole = begin("whole")
+    child = fork(dataset, whole, resume=False)
+    while newest_checkpoint(whole / "unet" / "checkpoints")[0] is None:
+        time.sleep(0.002)
+    first = time.monotonic()
+    assert ended(child) == 0
+    span = time.monotonic() - first
+    answer = digest(whole)
+
+    rows = []
+    for number in range(kills + len(POINTS)):
+        fault = POINTS[number - kills] if number >= kills else ""
+        output = begin(f"victim{number}")
+        child = fork(dataset, output, resume=False, fault=fault)
+        if not fault:  # spread over the time after the first checkpoint
+            while newest_checkpoint(output / "unet" / "checkpoints")[0] is None:
+                time.sleep(0.002)
+            time.sleep(span * (number + 0.5) / kills)
+            os.kill(child, signal.SIGKILL)
+        code = ended(child)
+        survivor, _ = newest_checkpoint(output / "unet" / "checkpoints")
+        resumed = ended(fork(dataset, output, resume=survivor is not None))
+        rows.append({
+            "kill": fault or f"{span * (number + 0.5) / kills:.2f} s",
+            "killed": code == -signal.SIGKILL,
+            "survivor": survivor.name if survivor else None,
+            "resumed": resumed,
+            "same": resumed == 0 and digest(output) == answer,
+            "rubbish": rubbish(output),
+        })  # fmt: skip
+        shutil.rmtree(output)
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main(*(Path(text) for text in sys.argv[1:4]), int(sys.argv[4]))
