@@ -107,10 +107,12 @@ def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Remove what a killed process left behind; only safe while the run is locked."""
-    if folder.is_dir():
-        for path in folder.glob(f"{durable.TEMPORARY_PREFIX}*"):
-            durable.remove_folder(path) if path.is_dir() else path.unlink(missing_ok=True)
+    """Remove what a killed process left anywhere below; only safe while the run is locked."""
+    for path in list(folder.rglob(f"{durable.TEMPORARY_PREFIX}*")):
+        if path.is_dir():
+            durable.remove_folder(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _drop(path: Path) -> None:

@@ -71,13 +71,13 @@ class Stage:
         yield from self._continue()
         durable.write_json(self.folder / "config.json", self.config.to_dict())
         log = self._open_log()
-        began, first = time.monotonic(), self.step
+        began = lap = time.monotonic()
         prompts = self.config.sample_prompts
         with log:
             while self.step < self.total and not stopped.is_set() and not self._time_is_up(began):
                 figures = self._one_step()
-                done = self.step - first
-                figures["images_per_s"] = done * self.config.batch_size / (time.monotonic() - began)
+                now = time.monotonic()
+                figures["images_per_s"], lap = self.config.batch_size / (now - lap), now
                 if self.step % self.config.log_steps == 0:
                     log.write(json.dumps({"step": self.step, **figures}) + "\n")
                     log.flush()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i.durable import remove_folder, staged_folder, temporary_path, write_json
+from t2i.environment import silence_loaded_libraries
 from t2i.errors import ModelError
 from t2i.weights.layout import find_weights
 from t2i.weights.loading import report_keys
@@ -28,6 +29,7 @@ def save_parts(folder: Path, parts: Mapping[str, Any]) -> None:
         parts: Any of "vae", "unet" (Diffusers networks), "text_encoder", "clip" (transformers), "tokenizer",
             "words" (words seen in training, saved with the tokenizer).
     """
+    silence_loaded_libraries()  # no progress bars of theirs between our lines
     for name, part in parts.items():
         if name == "words":
             continue
@@ -66,6 +68,7 @@ def load_parts(folder: Path, only: Collection[str] | None = None) -> dict[str, A
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel
 
+    silence_loaded_libraries()
     if not folder.is_dir():
         raise ModelError(f"model folder {folder} is missing", "give the output folder of an earlier stage")
     kinds = {"vae": AutoencoderKL, "text_encoder": CLIPTextModel, "unet": UNet2DConditionModel}

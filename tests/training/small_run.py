@@ -58,6 +58,7 @@ SMALL: dict[str, Any] = {
     "unet_heads": 2,
     "mixed_precision": "no",
     "sampling_steps": 2,
+    "sample_prompts": ("a red circle",),
     "device": "cpu",
 }
 

@@ -25,9 +25,8 @@ import t2i.methods  # noqa: F401  (the heavy imports, paid here)
 from t2i.checkpoints import list_checkpoints, newest_checkpoint
 from t2i.training import train
 
-STEPS = 24
-POINTS = [f"checkpoint.save:{n}" for n in (1, 2, 5, 9)]
-POINTS += ["file.before_rename:4", "folder.before_rename:2", "folder.before_rename:4"]
+STEPS = 12
+POINTS = ["checkpoint.save:2", "checkpoint.save:5", "folder.before_rename:3", "file.before_rename:9"]
 POINTS += ["checkpoint.rotate:1", "checkpoint.rotate:3"]
 
 
@@ -40,7 +39,7 @@ def fork(dataset: Path, output: Path, resume: bool, fault: str = "") -> int:
         if fault:
             os.environ["T2I_FAULT"] = fault
         config = small_config(
-            dataset, output, method="unet", max_train_steps=STEPS, checkpointing_steps=3, sample_steps=1000,
+            dataset, output, method="unet", max_train_steps=STEPS, checkpointing_steps=2, sample_steps=1000,
             checkpoints_total_limit=1, train_text_encoder=True, resume="latest" if resume else None,
         )  # fmt: skip
         for _ in train(config):
