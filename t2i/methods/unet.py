@@ -166,6 +166,7 @@ def scheduler_config(config: TrainConfig) -> dict[str, Any]:
         "timestep_spacing": "trailing",
         "clip_sample": False,
         "set_alpha_to_one": True,
+        "steps_offset": 1,  # no effect with "trailing", but Diffusers' pipeline complains about 0
     }
 
 

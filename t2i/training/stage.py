@@ -48,7 +48,11 @@ class Stage:
         self.checkpoints = self.folder / "checkpoints"
         self.parts_folder = Path(config.output) / "parts"
         self.model_folder = Path(config.output) / "model"
-        self.total = config.max_train_steps or METHODS[name].default_steps
+        self.total = METHODS[name].default_steps
+        if config.max_train_steps is not None:
+            self.total = config.max_train_steps
+        if name == "clip" and not any(data.captions):
+            self.total = 0  # an unconditional model needs a text encoder to be a whole one, not a trained one
         self.device = pick_device(config.device)
         self.bf16 = config.mixed_precision == "bf16" or (
             config.mixed_precision == "auto" and has_bf16(self.device)

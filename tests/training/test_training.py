@@ -16,7 +16,9 @@ from PIL import Image
 from small_run import small_config
 
 from t2i.checkpoints import list_checkpoints, save_handoff
+from t2i.config import GenerateConfig, TrainConfig
 from t2i.errors import Interrupted, ModelError, StorageError, UsageError
+from t2i.pipeline import generate
 from t2i.training import Progress, train
 
 
@@ -56,9 +58,6 @@ def test_the_run_folder_holds_what_is_promised(finished: Path) -> None:
 def test_diffusers_and_t2i_draw_the_same_from_it(finished: Path) -> None:
     from diffusers import StableDiffusionPipeline
 
-    from t2i.config import GenerateConfig
-    from t2i.pipeline import generate
-
     folder = finished / "model"
     config = GenerateConfig(("a red circle",), model=str(folder), seed=3, steps=3, device="cpu", dtype="fp32")
     ours = next(iter(generate(config)))
@@ -69,6 +68,13 @@ def test_diffusers_and_t2i_draw_the_same_from_it(finished: Path) -> None:
         generator=torch.Generator().manual_seed(3), output_type="np",
     ).images[0]  # fmt: skip
     assert np.abs(ours.pixels.astype(float) - theirs * 255).max() <= 2
+
+
+def test_without_captions_the_model_is_unconditional(shapes: Path, tmp_path: Path) -> None:
+    run(shapes, tmp_path, captions="none")
+    assert json.loads((tmp_path / "clip" / "done.json").read_text()) == {"step": 0, "exact": True}
+    config = GenerateConfig(("",), model=str(tmp_path / "model"), seed=1, device="cpu")
+    assert next(iter(generate(config))).pixels.shape == (32, 32, 3)
 
 
 def test_the_model_knows_its_words_and_settings(finished: Path) -> None:
@@ -180,4 +186,4 @@ def test_a_loss_that_is_not_finite_stops_the_run(
 
 def test_a_config_without_a_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no dataset"):
-        small_config(Path(""), tmp_path, dataset="")
+        TrainConfig(output=str(tmp_path))
