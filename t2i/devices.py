@@ -22,6 +22,12 @@ DTYPE_NAMES = {value: name for name, value in DTYPES.items()}
 EXACT_FAMILIES = ("pocket",)
 """Small models that stay in fp32 on a CPU: bf16 gains little there and changes with the batch shape."""
 
+DETERMINISTIC_THREADS = 1
+"""What a picture must not depend on is fixed at what every machine has: one thread. (More would be cut down
+silently by a container's limit or by the libraries themselves, and split sums elsewhere.)"""
+
+ATTENTION_KINDS = ("sdpa", "explicit", "upcast")
+
 CPU_ATTENTION: dict[str, str] = {}
 """Family → attention on a CPU in fp32, where another than "sdpa" was measured to be faster."""
 
@@ -119,12 +125,15 @@ def choose_runtime(
         device: As `pick_device`.
         dtype: As `pick_dtype`.
         family: Name of the model family; small models get another choice.
-        deterministic: Ask for equal bits every time.
+        deterministic: Ask for equal bits every time, which also fixes the threads.
         threads: Threads inside one operation, None = what this machine offers.
     """
     where = pick_device(device)
     number_format = pick_dtype(dtype, where, family)
-    count = threads if threads is not None else usable_threads()
+    if threads is not None:
+        count = threads
+    else:
+        count = DETERMINISTIC_THREADS if deterministic else usable_threads()
     if where.type != "cpu":
         precision = "highest" if deterministic or number_format == torch.float32 else "high"
         reason = f"{where.type}, {DTYPE_NAMES[number_format]} weights"
@@ -171,9 +180,9 @@ def set_attention(unet: Any, kind: str) -> None:
     """
     from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
+    if kind not in ATTENTION_KINDS:
+        raise ValueError(f"attention {kind!r}: not one of {', '.join(ATTENTION_KINDS)}")
     processors = {"sdpa": AttnProcessor2_0, "explicit": AttnProcessor, "upcast": UpcastAttention}
-    if kind not in processors:
-        raise ValueError(f"attention {kind!r}: not one of {', '.join(processors)}")
     unet.set_attn_processor(processors[kind]())
 
 

@@ -72,7 +72,7 @@ def write_with(path: Path, write: Callable[[Path], None], overwrite: bool = True
     """
     temporary = temporary_path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         write(temporary)
         os.chmod(temporary, 0o666 & ~_umask())  # safetensors makes its files 0600
         fsync_path(temporary)
@@ -142,6 +142,13 @@ def sha256_file(path: Path) -> str:
 def _write(path: Path, data: bytes) -> None:
     with open(path, "wb") as file:
         file.write(data)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # its own errno would say that the file to be written exists
+        raise NotADirectoryError(errno.ENOTDIR, f"{folder} is not a folder") from None
 
 
 def _umask() -> int:

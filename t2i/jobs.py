@@ -64,8 +64,15 @@ def plan_jobs(config: GenerateConfig) -> list[Job]:
 
 
 def read_prompts(words: Iterable[str], lines: Iterable[str]) -> tuple[str, ...]:
-    """The prompts of a command line, where `-` stands for one prompt per non-empty line of `lines`."""
+    """The prompts of a command line, where `-` stands for one prompt per non-empty line of `lines`.
+
+    Raises:
+        UsageError: The lines are not UTF-8 text.
+    """
     prompts: list[str] = []
-    for word in words:
-        prompts += [line.strip() for line in lines if line.strip()] if word == "-" else [word]
+    try:
+        for word in words:
+            prompts += [line.strip() for line in lines if line.strip()] if word == "-" else [word]
+    except UnicodeDecodeError as error:
+        raise UsageError("the prompts on stdin are not UTF-8 text") from error
     return tuple(prompts)

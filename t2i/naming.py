@@ -6,6 +6,7 @@ Knows nothing of pictures; `images` writes them. Only what t2i itself puts into 
 
 from __future__ import annotations
 
+import os
 import re
 import string
 import unicodedata
@@ -44,7 +45,7 @@ def is_template(output: str) -> bool:
 def is_folder(output: str) -> bool:
     """Whether `output` means a folder: it ends with /, exists as one, or has no suffix of a picture."""
     path = Path(output)
-    return output.endswith(("/", "\\")) or path.is_dir() or not path.suffix
+    return output.endswith(("/", "\\")) or os.path.isdir(path) or not path.suffix
 
 
 def picture_format(path: Path) -> str:
@@ -93,9 +94,9 @@ def plan_paths(output: str | None, pictures: Sequence[Mapping[str, Any]], overwr
 
 def check_free(path: Path, overwrite: bool) -> None:
     """Refuse a path that is a folder, or that exists while `overwrite` is off."""
-    if path.is_dir():
+    if os.path.isdir(path):
         raise StorageError(f"{path} is a folder", "end it with / to write into it")
-    if not overwrite and path.exists():
+    if not overwrite and _exists(path):
         raise StorageError(f"{path} already exists", "choose another name or pass --overwrite")
 
 
@@ -158,9 +159,21 @@ def _free(paths: Sequence[Path], overwrite: bool) -> list[Path]:
     result = []
     for path in paths:
         candidate, number = path, 1
-        while candidate in taken or (not overwrite and candidate.exists()):
+        while candidate in taken or (not overwrite and _exists(candidate)):
             number += 1
             candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
         taken.add(candidate)
         result.append(candidate)
     return result
+
+
+def _exists(path: Path) -> bool:
+    """Whether something of that name is there.
+
+    Raises:
+        StorageError: Its folder may not be entered, or the name is too long.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error

@@ -161,13 +161,14 @@ def redraw(
         StorageError: The recipe's batch is none that t2i makes.
     """
     config = settle(recipes.config_of(recipe), model.defaults, model.scheduler_config)
-    shape, position = recipe["image"].get("batch_shape"), recipe["image"].get("batch_position")
+    image = recipe["image"]
+    shape, position, index = image.get("batch_shape"), image.get("batch_position"), image.get("index", 0)
     limit = GenerateConfig.options()["batch_size"].high or 1
     if not (isinstance(shape, list) and isinstance(position, int) and shape and isinstance(shape[0], int)):
         raise StorageError("the recipe does not say in which batch the picture was made")
     if not 0 <= position < shape[0] <= limit or config.seed is None or len(config.prompts) != 1:
         raise StorageError(f"the recipe is not of one picture (row {position} of a batch of {shape[0]})")
-    job = Job(int(recipe["image"].get("index", 0)), config.prompts[0], 0, 0, config.seed)
+    job = Job(index if isinstance(index, int) else 0, config.prompts[0], 0, 0, config.seed)
     return _Batch(config, model, runtime, hashes, _Progress(None, 1)).draw([job] * shape[0])[position]
 
 
@@ -185,9 +186,10 @@ def recorded_runtime(recipe: Mapping[str, Any], device: str | None = None) -> Ru
     recorded = recipe["runtime"]
     kinds = {"device": str, "dtype": str, "threads": int, "deterministic": bool, "matmul_precision": str,
              "channels_last": bool, "attention": str}  # fmt: skip
-    wrong = [name for name, kind in kinds.items() if not isinstance(recorded.get(name), kind)]
-    if recorded.get("matmul_precision") not in MATMUL_PRECISIONS:
-        wrong.append("matmul_precision")
+    wrong = [name for name, kind in kinds.items() if type(recorded.get(name)) is not kind]
+    for name, known in (("matmul_precision", MATMUL_PRECISIONS), ("attention", devices.ATTENTION_KINDS)):
+        if recorded.get(name) not in known:
+            wrong.append(name)
     if wrong or not 1 <= recorded["threads"] <= MOST_THREADS:
         raise StorageError(f"the recipe does not say how it was computed ({', '.join(wrong or ['threads'])})")
     here = devices.choose_runtime(

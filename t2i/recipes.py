@@ -146,10 +146,10 @@ def to_parameters(recipe: Mapping[str, Any]) -> str:
 
     config, model = recipe["config"], recipe["model"]
     row = find_row(config["scheduler"])
-    hashes = [
+    hashes = [  # of the whole checkpoint, or of the UNet in a model folder
         digest
         for name, digest in sorted(model["files"].items())
-        if "unet" in name or len(model["files"]) == 1
+        if name.endswith(".safetensors") and ("/" not in name or name.startswith("unet/"))
     ]
     entries = {
         "Steps": config["steps"],
@@ -229,20 +229,24 @@ def _unquote(text: str) -> str:
 def to_lines(recipe: Mapping[str, Any]) -> list[str]:
     """The recipe for a person, a setting a line."""
     config, model, runtime = recipe["config"], recipe["model"], recipe["runtime"]
+
+    def inside(values: Mapping[str, Any], name: str, kind: type) -> Any:  # nobody checked what is in a recipe
+        return values[name] if isinstance(values.get(name), kind) else kind()
+
     shown = {
-        "prompt": " | ".join(config["prompts"]),
-        "negative": config["negative_prompt"],
+        "prompt": " | ".join(map(str, inside(config, "prompts", list))),
+        "negative": config.get("negative_prompt"),
         "seed": recipe["image"].get("seed"),
-        "size": f"{config['width']} x {config['height']}",
-        "steps": config["steps"],
-        "guidance": config["guidance_scale"],
-        "scheduler": config["scheduler"],
-        "model": f"{model.get('id')} ({model.get('family')}, {len(model.get('files', {}))} files)",
+        "size": f"{config.get('width')} x {config.get('height')}",
+        "steps": config.get("steps"),
+        "guidance": config.get("guidance_scale"),
+        "scheduler": config.get("scheduler"),
+        "model": f"{model.get('id')} ({model.get('family')}, {len(inside(model, 'files', dict))} files)",
         "batch": f"row {recipe['image'].get('batch_position')} of {recipe['image'].get('batch_shape')}",
         "machine": ", ".join(
             f"{name} {value}" for name, value in runtime.items() if not isinstance(value, dict)
         ),
-        "versions": ", ".join(f"{name} {value}" for name, value in runtime.get("versions", {}).items()),
+        "versions": ", ".join(f"{name} {value}" for name, value in inside(runtime, "versions", dict).items()),
         "pixels": str(recipe.get("pixels_sha256")),
     }
     return [f"{name:<10} {value}" for name, value in shown.items() if value not in ("", None)]

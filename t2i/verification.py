@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from t2i import images, recipes
+from t2i.catalog import ASSETS
 from t2i.errors import ModelError, StorageError, T2IError
 
 if TYPE_CHECKING:
@@ -71,18 +72,19 @@ def verify(path: Path, model: str | None = None, device: str | None = None) -> V
     pixels = images.read_pixels(path)
     recorded = recipe["model"].get("files")
     name = model or str(recipe["model"].get("id"))
-    source = _find(name, given=model is not None)
+    source = find_model(name, given=model is not None)
+    runtime = pipeline.recorded_runtime(recipe, device)
     try:
-        runtime = pipeline.recorded_runtime(recipe, device)
         loaded = pipeline.load(recipes.config_of(recipe).replace(model=name), runtime)
-    except T2IError as error:
-        files = _recorded_files(source.path, recorded)
-        changed = compare_files(recorded, weights.hash_files(files, fresh=True))
+        hashes = weights.hash_files(loaded.files, fresh=True)
+        picture = pipeline.redraw(recipe, loaded, runtime, hashes)
+    except Exception as error:  # a changed file may break loading and drawing in any way
+        files = _files_now(source, recorded)
+        changed = () if files is None else compare_files(recorded, weights.hash_files(files, fresh=True))
         if not changed:
             raise
-        return Verdict(None, changed, (), error.message)
-    hashes = weights.hash_files(loaded.files, fresh=True)
-    picture = pipeline.redraw(recipe, loaded, runtime, hashes)
+        failure = error.message if isinstance(error, T2IError) else f"{type(error).__name__}: {error}"
+        return Verdict(None, changed, (), failure)
     again = images.through_file(picture.pixels, images.read_metadata(path).format)
     return Verdict(
         images.psnr(pixels, again) if again.shape == pixels.shape else None,
@@ -124,7 +126,16 @@ def _flat(runtime: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def _find(name: str, given: bool) -> ModelSource:
+def find_model(name: str, given: bool) -> ModelSource:
+    """The model of a recipe, which names it but does not say where it is.
+
+    Args:
+        name: Out of the recipe, or from the person.
+        given: It is from the person.
+
+    Raises:
+        ModelError: It is not here.
+    """
     from t2i.weights import resolve_model
 
     try:
@@ -134,16 +145,25 @@ def _find(name: str, given: bool) -> ModelSource:
         raise ModelError(error.message, hint) from error
 
 
-def _recorded_files(root: Path | None, recorded: Any) -> dict[str, Path]:
-    """Those recorded files that are there, for a model that cannot be loaded any more.
+def _files_now(source: ModelSource, recorded: Any) -> Mapping[str, Path] | None:
+    """The files of a model that could not be loaded; None if it is not on this machine at all.
 
-    The names come out of a picture, so none that leads out of the model is followed.
+    Where not even its configs can be read, those recorded files that are there. Their names come out of a
+    picture, so none that leads out of the model is followed.
     """
-    if root is None or not isinstance(recorded, dict):
-        return {}
-    folder = root if root.is_dir() else root.parent
-    names = [str(name) for name in recorded]
-    inside = {
-        name: folder / name for name in names if ".." not in Path(name).parts and not Path(name).is_absolute()
-    }
-    return {name: path for name, path in inside.items() if path.is_file()}
+    from t2i.weights import fetch_model
+
+    try:
+        source = fetch_model(source)
+    except ModelError:
+        return None
+    try:
+        return source.inspection.files
+    except T2IError:
+        pass
+    assert source.path is not None
+    # A single file's configs and vocabulary are t2i's own.
+    roots = [source.path] if source.path.is_dir() else [source.path.parent, ASSETS]
+    names = [str(name) for name in recorded] if isinstance(recorded, dict) else []
+    inside = [name for name in names if ".." not in Path(name).parts and not Path(name).is_absolute()]
+    return {name: root / name for root in reversed(roots) for name in inside if (root / name).is_file()}

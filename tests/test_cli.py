@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,6 +200,11 @@ def test_help_names_every_command_and_exit_code(run: Run) -> None:
         (["generate", "a dog", "-o", "{nope}.png"], "unknown field {nope}"),
         (["models", "show", "sdxx"], "did you mean sdxl"),
         (["models", "burn"], "not one of list, show"),
+        (["models", "list", "sd15"], "takes no name"),
+        (["models", "show"], "which model"),
+        (["generate", "a", "a grid", "-o", "{slug}.png", "--grid", "-s", "1"], "called a-grid.png"),
+        (["generate", "caf\udce9"], "not UTF-8"),
+        (["generate", "a dog", "-n", "caf\udce9"], "not UTF-8"),
         (["verify"], "Missing argument"),
     ],
 )
@@ -324,6 +331,78 @@ def test_explain_prompt(run: Run, tiny_pocket: Path) -> None:
     result = run("generate", "a dgo", "-m", tiny_pocket, "--explain-prompt")
     assert result.code == 0 and "chunk 1" in result.out and "dog" in result.out
     assert list(Path().iterdir()) == []
+
+
+def test_explain_prompt_as_json(run: Run, tiny_pocket: Path) -> None:
+    result = run("generate", "a dgo", "red", "-m", tiny_pocket, "--explain-prompt", "--json")
+    rows = [json.loads(line) for line in result.lines]
+    assert [row["prompt"] for row in rows] == ["a dgo", "red"]
+    assert rows[0]["unknown"] == {"dgo": ["dog"]} and rows[1]["chunks"] == [["red"]]
+
+
+def test_show_goes_on_after_a_picture_without_recipe(run: Run, tiny_pocket: Path) -> None:
+    run("generate", "a dog", "-m", tiny_pocket, "--seed", 1, "--steps", 2, "-o", "dog.png")
+    result = run("show", "none.png", "dog.png")
+    assert (result.code, result.err) == (4, "error: none.png does not exist\n") and "a dog" in result.out
+
+
+def test_text_out_of_a_picture_drives_no_terminal(run: Run) -> None:
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    chunks = PngInfo()
+    chunks.add_itxt("parameters", "a \x1b[2Jdog\nSteps: 2, Seed: 1")
+    Image.new("RGB", (8, 8)).save("p.png", pnginfo=chunks)
+    assert run("show", "p.png").lines == ["a \\x1b[2Jdog", "Steps: 2, Seed: 1"]
+    refused = run("replay", "p.png", "-m", "no\x1b[2J")
+    assert refused.code == 4 and "\x1b" not in refused.err
+
+
+def test_replay_says_where_a_model_is_wanted(run: Run, tiny_pocket: Path) -> None:
+    run("generate", "a dog", "-m", tiny_pocket, "--seed", 1, "--steps", 2, "-o", "dog.png")
+    result = run("replay", "dog.png")
+    assert result.code == 4 and "there is no model 'tiny-pocket'" in result.err
+    assert "hint: say where the model is with --model PATH" in result.err
+
+
+def test_a_missing_package_costs_no_loading(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("t2i.schedulers.table.is_available", lambda row: row.needs is None)
+    result = run("generate", "a dog", "-m", "./nowhere", "--scheduler", "lms")
+    assert result.code == 2 and "error: scheduler lms needs the package scipy\n" in result.err
+
+
+def test_a_file_where_a_folder_is_needed(run: Run, tiny_pocket: Path) -> None:
+    Path("file").write_bytes(b"mine")
+    result = run("generate", "a dog", "-m", tiny_pocket, "-s", 1, "--steps", 2, "-o", "file/x.png")
+    assert result.code == 4 and "file is not a folder" in result.err
+    assert [path.name for path in Path().iterdir()] == ["file"] and Path("file").read_bytes() == b"mine"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_stdout_that_is_full_or_closed() -> None:
+    command = [sys.executable, "-m", "t2i", "models"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 4 and done.stderr.startswith("error: no space left while writing the results\n")
+    closed = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], stderr=subprocess.PIPE, text=True)
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("moment", [0.1, 0.4, 0.9, 1.6, 2.5])
+def test_ctrl_c_at_any_moment_is_no_traceback(moment: float, tiny_pocket: Path, tmp_path: Path) -> None:
+    line = [sys.executable, "-X", "importtime", "-c", "from t2i.__main__ import main; main()"]
+    line += ["generate", "a dog", "-m", str(tiny_pocket), "-N", "5000", "--batch-size", "1", "-o", "out/"]
+    with subprocess.Popen(
+        line, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as made:
+        assert made.stderr is not None
+        while "t2i.version" not in made.stderr.readline():  # Python itself has started
+            pass
+        time.sleep(moment)
+        made.send_signal(signal.SIGINT)
+        told = [text for text in made.stderr if not text.startswith("import time:")]
+    assert made.returncode in (130, -signal.SIGINT), told
+    assert not any("Traceback" in text or "terminate" in text for text in told)
 
 
 def test_verbose_says_what_was_chosen(run: Run, tiny_pocket: Path) -> None:

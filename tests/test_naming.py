@@ -92,6 +92,12 @@ def test_bad_outputs_are_refused(output: str, message: str) -> None:
         names(output, 5, 6)
 
 
+def test_names_the_system_refuses(tmp_path: Path) -> None:
+    for output in ("x" * 300 + ".png", "x" * 300 + "/"):
+        with pytest.raises(StorageError, match=r"cannot write .*: File name too long"):
+            names(f"{tmp_path}/{output}", 5)
+
+
 def test_existing_files_are_kept(tmp_path: Path) -> None:
     (tmp_path / "x.png").touch()
     (tmp_path / "a-dog-riding-5.png").touch()

@@ -89,6 +89,39 @@ def test_deterministic_gives_equal_bytes_in_any_batch(pocket: LoadedModel) -> No
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+def test_deterministic_fixes_the_threads_and_gives_them_back(
+    pocket: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    torch.set_num_threads(2)
+    seen: set[int] = set()
+    try:
+        for deterministic, threads in ((True, devices.DETERMINISTIC_THREADS), (False, 2)):
+            config = GenerateConfig(prompts=("a dog",), steps=2, seed=5, deterministic=deterministic)
+            seen.clear()
+            (picture,) = pipeline.generate(config, pocket, lambda _: seen.add(torch.get_num_threads()))
+            assert picture.recipe["runtime"]["threads"] == threads and seen == {threads}
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_redrawing_uses_the_recorded_threads(pocket: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    (picture,) = draw(pocket, deterministic=True).values()
+    recipe = picture.recipe | {"runtime": picture.recipe["runtime"] | {"threads": 2}}
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    seen: set[int] = set()
+    make = type(pocket.family).denoiser
+
+    def denoiser(*arguments: Any) -> Any:
+        seen.add(torch.get_num_threads())
+        return make(*arguments)
+
+    monkeypatch.setattr(type(pocket.family), "denoiser", denoiser)
+    again = pipeline.redraw(recipe, pocket, pipeline.recorded_runtime(recipe), {})
+    assert seen == {2} and again.recipe["runtime"]["threads"] == 2
+
+
 def test_only_prompts_of_equal_length_share_a_batch(pocket: LoadedModel) -> None:
     seen: list[pipeline.StepDone] = []
     config = GenerateConfig(prompts=PROMPTS, seed=1, steps=2, scheduler="pndm", batch_size=4)

@@ -19,7 +19,7 @@ def test_json_comes_back_and_is_stable() -> None:
 
 
 def test_lone_surrogates_are_replaced() -> None:
-    assert "?" in recipes.dumps(make_recipe("a \ud800 dog"))
+    assert "?" in recipes.dumps(make_recipe() | {"model": {"id": "a \ud800 dog"}})
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,24 @@ def test_parameters_of_another_program() -> None:
     for damaged in ("", "just words", "a dog\nSteps: many, Seed: 1", "a dog\nSteps: 2, Size: big"):
         with pytest.raises(StorageError):
             recipes.from_parameters(damaged)
+
+
+def test_the_model_hash_is_that_of_the_weights() -> None:
+    unet = {"unet/config.json": "c" * 64, "unet/diffusion_pytorch_model.safetensors": "a" * 64}
+    for files in (
+        {**unet, "vae/diffusion_pytorch_model.safetensors": "d" * 64},
+        {"mine.safetensors": "a" * 64, "configs/sd1/unet/config.json": "c" * 64},
+    ):
+        text = recipes.to_parameters(make_recipe() | {"model": {"id": "mine", "files": files}})
+        assert "Model hash: aaaaaaaaaa, " in text
+
+
+def test_lines_of_a_recipe_that_nobody_checked() -> None:
+    recipe = make_recipe()
+    for part in ("config", "image", "model", "runtime"):
+        assert recipes.to_lines(recipe | {part: {}})
+    odd = {"config": {"prompts": [1]}, "model": {"files": 3}, "runtime": {"versions": []}}
+    assert recipes.to_lines(recipe | odd)[0].endswith(" 1")
 
 
 def test_lines_for_a_person() -> None:

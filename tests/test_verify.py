@@ -15,7 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from t2i import cli, images, recipes
-from t2i.errors import ModelError, StorageError
+from t2i.errors import ModelError, StorageError, UsageError
 from t2i.verification import compare_files, verify
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads on cores that others use wait for each other
@@ -75,6 +75,44 @@ def test_the_hash_cache_is_not_believed(
     assert verify(drawn / "1.png", str(model)).changed == ("vae/diffusion_pytorch_model.safetensors",)
 
 
+def test_changes_that_only_drawing_stumbles_over_are_named(
+    drawn: Path, tiny_pocket: Path, copy_model: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from t2i import pipeline
+
+    model = copy_model(tiny_pocket)
+    weights = model / "unet" / "diffusion_pytorch_model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(kept[:-4] + bytes([0, 0, 0xC0, 0x7F]))  # the last number of the file is not one
+    verdict = verify(drawn / "1.png", str(model))
+    assert verdict.changed == ("unet/diffusion_pytorch_model.safetensors",) and "finite" in verdict.failure
+    weights.write_bytes(kept)
+
+    def refuse(*_: object) -> None:
+        raise ModelError("no")
+
+    monkeypatch.setattr(pipeline, "redraw", refuse)
+    with pytest.raises(ModelError, match="no"):  # nothing has changed, so the failure itself is the answer
+        verify(drawn / "1.png", str(model))
+
+
+def test_a_device_that_is_not_here_is_no_changed_file(drawn: Path, tiny_pocket: Path, tmp_path: Path) -> None:
+    recipe = images.read_recipe(drawn / "1.png")
+    path = with_recipe(tmp_path / "p.png", recipe | {"runtime": {**recipe["runtime"], "device": "xpu:7"}})
+    with pytest.raises(UsageError, match="not available here"):
+        verify(path, str(tiny_pocket))
+
+
+def test_a_model_that_cannot_be_fetched_is_no_changed_file(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = images.read_recipe(drawn / "1.png")
+    path = with_recipe(tmp_path / "p.png", recipe | {"model": {**recipe["model"], "id": "nobody/nothing"}})
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelError, match="not on this machine"):
+        verify(path)
+
+
 def test_missing_and_new_files_are_named(
     drawn: Path, tiny_pocket: Path, copy_model: Callable[[Path], Path]
 ) -> None:
@@ -113,6 +151,10 @@ def test_the_command(
     rows = [json.loads(line) for line in captured.out.splitlines()]
     assert [row["pixels"] for row in rows] == ["PSNR 48.1 dB", "exact"]
     assert captured.err == "error: 1 of 2 pictures could not be confirmed\n"
+    assert cli.run(["verify", "none.png", one, "gone.png", "-m", str(tiny_pocket)]) == 4
+    captured = capsys.readouterr()
+    assert "pixels: exact" in captured.out
+    assert captured.err.splitlines() == ["error: none.png does not exist", "error: gone.png does not exist"]
 
 
 def with_recipe(path: Path, recipe: recipes.Recipe) -> Path:
@@ -142,6 +184,8 @@ def test_hostile_recipes_are_refused(drawn: Path, tiny_pocket: Path, tmp_path: P
         {"runtime": {**recipe["runtime"], "threads": -4}},
         {"runtime": {**recipe["runtime"], "matmul_precision": "x"}},
         {"runtime": {**recipe["runtime"], "attention": 3}},
+        {"runtime": {**recipe["runtime"], "attention": "flash"}},
+        {"runtime": {**recipe["runtime"], "threads": True}},
         {"model": {**recipe["model"], "files": {}}},
         {"model": {**recipe["model"], "files": "x"}},
     ]

@@ -7,9 +7,11 @@ has returned, so that none of our exceptions, signals or pipes passes through it
 from __future__ import annotations
 
 import difflib
+import errno
 import functools
 import inspect
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +22,8 @@ import typer
 from t2i.errors import T2IError
 
 PARTLY, INTERRUPTED = 3, 130
+NATIVE = ("torch", "diffusers", "transformers", "numpy")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def deferred(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,12 +41,15 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
     """Read `arguments`, do what they ask, and return the exit code; see `t2i.errors.EXIT_CODES`."""
     try:
         signal.signal(signal.SIGTERM, _interrupt)
+        if signal.getsignal(signal.SIGINT) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(signal.SIGINT, _interrupt)  # one that is ignored (nohup, &) stays ignored
     except ValueError:
         pass  # not in the main thread: whoever owns it decides about signals
     try:
         todo = app(list(arguments), prog_name="t2i", standalone_mode=False)
         code = todo() if callable(todo) else todo
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None where the shell closed it
+            sys.stdout.flush()
         return int(code or 0)
     except T2IError as error:
         return complain(error.message, error.hint, error.exit_code)
@@ -52,7 +59,7 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
         return complain("interrupted", exit_code=INTERRUPTED)
     except BrokenPipeError:
         # Whoever read stdout has gone; without this, Python complains again while it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return PARTLY
     except Exception as error:
         return _unexpected(error)
@@ -66,9 +73,17 @@ def complain(message: str, hint: str = "", exit_code: int = 4) -> int:
     return exit_code
 
 
+def raise_all(failures: Sequence[T2IError]) -> None:
+    """After the work on several files: tell all failures but the last, and raise that."""
+    for error in failures[:-1]:
+        complain(error.message, error.hint)
+    if failures:
+        raise failures[-1]
+
+
 def notice(message: str) -> None:
     """One line on stderr that is neither a result nor an error."""
-    print(f"t2i: {message}", file=sys.stderr)
+    print(f"t2i: {printable(message)}", file=sys.stderr)
 
 
 def _usage(error: typer.TyperException) -> tuple[str, str]:
@@ -84,8 +99,12 @@ def _usage(error: typer.TyperException) -> tuple[str, str]:
     return message, f"see {path} --help"
 
 
+def _drop_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _unexpected(error: Exception) -> int:
-    """A failure nobody foresaw: out of memory is recognised, anything else is one line."""
+    """A failure nobody foresaw: no memory and no space are recognised, anything else is one line."""
     if os.environ.get("T2I_DEBUG"):
         raise error
     text = f"{type(error).__name__}: {error}"
@@ -95,14 +114,27 @@ def _unexpected(error: Exception) -> int:
             "try a smaller --batch-size, --width and --height, or a smaller --model",
             exit_code=5,
         )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if error.filename is None:  # stdout; what is left in its buffer would fail again while Python exits
+            _drop_stdout()
+        return complain(f"no space left while writing {error.filename or 'the results'}", "free some space")
     return complain(
         f"unexpected {text}", "set T2I_DEBUG=1 to see where; please report it if it is not your file", 4
     )
 
 
+def printable(text: str) -> str:
+    """`text` with its control characters written out: what comes out of a file must not drive a terminal."""
+    return CONTROL.sub(lambda found: ascii(found.group())[1:-1], text)
+
+
 def _one_line(text: str) -> str:
-    return " ".join(str(text).split())
+    return printable(" ".join(str(text).split()))
 
 
 def _interrupt(number: int, frame: object) -> None:
+    """Ctrl-C or SIGTERM. Inside the import of native code an exception would abort the process."""
+    specs = (getattr(sys.modules.get(name), "__spec__", None) for name in NATIVE)
+    if any(getattr(spec, "_initializing", False) for spec in specs):
+        os._exit(complain("interrupted", exit_code=INTERRUPTED))  # nothing has been begun yet
     raise KeyboardInterrupt

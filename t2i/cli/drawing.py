@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from t2i import environment, images, naming, schedulers
-from t2i.cli.door import notice
+from t2i.cli.door import notice, printable
 from t2i.config import GenerateConfig
 from t2i.config.output import OutputConfig
 from t2i.errors import T2IError, UsageError
@@ -32,12 +32,14 @@ def draw(config: GenerateConfig, door: OutputConfig, same_as: Mapping[str, Any] 
         T2IError: What was already written stays, and the message says how much it is.
     """
     if config.scheduler is not None:
-        schedulers.find_row(config.scheduler)  # a wrong name shall not cost the loading of a model
+        schedulers.check_available(schedulers.find_row(config.scheduler))  # before a model is loaded
     jobs = plan_jobs(config)
     paths = naming.plan_paths(door.output, [job.name_fields() for job in jobs], door.overwrite)
     sheet = paths[0].with_name(f"{paths[0].stem}-grid{paths[0].suffix}") if door.grid else None
     if sheet is not None:
         naming.check_free(sheet, door.overwrite)
+        if sheet in paths:
+            raise UsageError(f"--grid: the sheet would be called {sheet.name}, as one of the pictures")
     if config.seed is None:
         _tell_seeds(jobs)
     if door.dry_run:
@@ -138,7 +140,7 @@ def _dry_run(config: GenerateConfig, jobs: list[Job], paths: list[Path], door: O
     shown = {name: value for name, value in resolved.to_dict().items() if name != "prompts"}
     notice("would draw " + (f"{len(jobs)} pictures" if len(jobs) > 1 else "1 picture") + " with")
     for name, value in shown.items():
-        print(f"     {name:<16} {'' if value is None else value}", file=sys.stderr)
+        print(printable(f"     {name:<16} {'' if value is None else value}"), file=sys.stderr)
     for path in paths:
         print(path)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -50,4 +52,7 @@ def _explain(config: GenerateConfig, door: OutputConfig) -> None:
 
     family = load(config).family
     for prompt in config.prompts:
+        if door.json:
+            print(json.dumps({"prompt": prompt, **asdict(family.explain(prompt))}, ensure_ascii=False))
+            continue
         print("\n".join([prompt, *(f"  {line}" for line in family.explain(prompt).lines())]))

@@ -21,6 +21,9 @@ def command(
 
     if action not in ("list", "show"):
         raise UsageError(f"models {action}: not one of list, show")
+    if bool(name) != (action == "show"):
+        wanted = f"takes no name (got {name!r})" if name else "which model is to be shown?"
+        raise UsageError(f"models {action}: {wanted}", "for example: t2i models show sd15")
     rows = list(MODELS.values())
     if action == "show":
         row = find_model(name)

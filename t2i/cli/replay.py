@@ -29,16 +29,17 @@ def command(
 
     Without changes the picture is made in its recorded batch shape, so that it comes out the same.
     """
-    from t2i import images, recipes
+    from t2i import images, recipes, verification
 
     found = images.read_metadata(picture)
     if found.recipe is None and found.parameters is None:
         raise StorageError(f"{picture} does not say how it was made")
     changes = drawing.with_size(given, size) | ({"prompts": (prompt,)} if prompt is not None else {})
     if found.recipe is None:
-        notice("this picture has the settings of another program; the result will differ")
         config = GenerateConfig.from_dict({**recipes.from_parameters(found.parameters or ""), **changes})
+        notice(f"the settings are another program's; with {config.model} the result will differ (--model)")
     else:
         config = recipes.config_of(found.recipe).replace(**changes)
+    verification.find_model(config.model, given="model" in changes or found.recipe is None)
     same = found.recipe if not set(changes) - SAME_PIXELS else None
     drawing.draw(config, door, same)

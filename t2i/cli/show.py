@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from t2i.cli.door import printable, raise_all
 from t2i.errors import StorageError
 
 
@@ -23,14 +24,21 @@ def command(
     """
     from t2i import images, recipes
 
+    failures = []
     for path in pictures:
-        found = images.read_metadata(path)
-        if found.recipe is None and found.parameters is None:
-            raise StorageError(f"{path} does not say how it was made")
+        try:
+            found = images.read_metadata(path)
+            if found.recipe is None and found.parameters is None:
+                raise StorageError(f"{path} does not say how it was made")
+        except StorageError as error:
+            failures.append(error)
+            continue
         if json:
             values = found.recipe or {"config": recipes.from_parameters(found.parameters or "")}
             print(json_format.dumps({"path": str(path), **values}, ensure_ascii=False))
         else:
             if len(pictures) > 1:
                 print(f"{path}:")
-            print("\n".join(recipes.to_lines(found.recipe)) if found.recipe else found.parameters)
+            lines = "\n".join(recipes.to_lines(found.recipe)) if found.recipe else found.parameters
+            print(printable(lines or ""))
+    raise_all(failures)

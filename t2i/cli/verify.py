@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from t2i import environment
-from t2i.errors import DifferentError
+from t2i.cli.door import printable, raise_all
+from t2i.errors import DifferentError, T2IError
 
 
 def command(
@@ -24,14 +25,18 @@ def command(
     """Draw each picture again from its recipe and compare.
 
     Says whether the pixels are exact, and which file of the model has changed. Exit code 0 only if nothing
-    has changed, else 1.
+    has changed, 1 if something has, 4 if a picture or its model cannot be read.
     """
     environment.prepare(offline=offline)
     from t2i.verification import verify
 
-    held = []
+    held, failures = [], []
     for path in pictures:
-        verdict = verify(path, model, device)
+        try:
+            verdict = verify(path, model, device)
+        except T2IError as error:
+            failures.append(error)
+            continue
         held.append(verdict.holds)
         if json:
             values = {"path": str(path), "pixels": verdict.pixels, "changed": verdict.changed}
@@ -41,6 +46,7 @@ def command(
             )
         else:
             prefix = f"{path}: " if len(pictures) > 1 else ""
-            print("\n".join(prefix + line for line in verdict.lines()), flush=True)
+            print("\n".join(printable(prefix + line) for line in verdict.lines()), flush=True)
+    raise_all(failures)
     if not all(held):
         raise DifferentError(f"{held.count(False)} of {len(held)} pictures could not be confirmed")

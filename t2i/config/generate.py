@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from t2i.config.fields import Config, option
+from t2i.errors import UsageError
 
 SEED_LIMIT = 2**63
 
@@ -49,5 +50,13 @@ class GenerateConfig(Config):
     dtype: str = option("auto", "number format of the weights", choices=("auto", "fp32", "fp16", "bf16"))
     deterministic: bool = option(
         False,
-        "one fixed batch shape, fixed threads, deterministic kernels: equal bytes whatever the batch size",
+        "one picture at a time, one thread, deterministic kernels: equal bytes whatever the batch size",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for text in (*self.prompts, self.negative_prompt):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise UsageError(f"the prompt {text[:80]!r} is not UTF-8 text") from error

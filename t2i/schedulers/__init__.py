@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from t2i.errors import ModelError, UsageError
-from t2i.schedulers.table import SCHEDULERS, Row, find_row, is_available, rows
+from t2i.schedulers.table import SCHEDULERS, Row, check_available, find_row, is_available, rows
 
 __all__ = [
     "SCHEDULERS",
     "Row",
+    "check_available",
     "find_row",
     "is_available",
     "make_scheduler",
@@ -88,11 +89,7 @@ def make_scheduler(name: str | None, scheduler_config: Mapping[str, Any]) -> Any
     if own_class.startswith(OTHER_PROCESS):
         row_for_class(own_class, scheduler_config)  # raises: no row can run this process
     row = find_row(name or own_name or "")
-    if not is_available(row):
-        raise UsageError(
-            f"scheduler {row.name} needs the package {row.needs}",
-            f'pip install "t2i[{row.name}]", or choose another',
-        )
+    check_available(row)
     if scheduler_config.get("prediction_type") == "sample" and row.class_name in NO_SAMPLE_PREDICTION:
         raise UsageError(
             f"scheduler {row.name} cannot run a model that predicts the sample", "try --scheduler ddim"

@@ -170,6 +170,19 @@ def is_available(row: Row) -> bool:
     return row.needs is None or importlib.util.find_spec(row.needs) is not None
 
 
+def check_available(row: Row) -> None:
+    """Refuse a row whose package is missing.
+
+    Raises:
+        UsageError: Then.
+    """
+    if not is_available(row):
+        raise UsageError(
+            f"scheduler {row.name} needs the package {row.needs}",
+            f'pip install "t2i[{row.name}]", or choose another',
+        )
+
+
 def rows() -> list[dict[str, Any]]:
     """The table as plain values, for display and JSON."""
     return [

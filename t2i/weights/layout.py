@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -84,6 +85,8 @@ def read_layout(folder: Path) -> Layout:
         ModelError: Anything else; one line that names the file and the reason.
     """
     index_path = folder / "model_index.json"
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise ModelError(f"no permission to read the model folder {folder.name}")
     if not index_path.exists():
         singles = sorted(folder.glob("*.safetensors"))
         hint = f"did you mean the file {singles[0].name} in it?" if singles else "it needs a model_index.json"

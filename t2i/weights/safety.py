@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from t2i.errors import ModelError
 
@@ -65,7 +65,7 @@ def read_header(path: Path) -> Header:
         ModelError: Another kind of file, cut short, or a header that contradicts itself.
     """
     size = regular_file_size(path)
-    with open(path, "rb") as file:
+    with _opened(path) as file:
         start = file.read(32)
         _refuse_other_content(path, start)
         length = int.from_bytes(start[:8], "little")
@@ -102,6 +102,13 @@ def read_header(path: Path) -> Header:
     if 8 + length + reached < size:
         raise ModelError(f"{path.name} has {size - 8 - length - reached} bytes after its last tensor")
     return Header(tensors, metadata)
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise ModelError(f"{path.name} cannot be read: {error.strerror}") from error
 
 
 def regular_file_size(path: Path) -> int:
