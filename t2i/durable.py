@@ -80,8 +80,7 @@ def write_with(path: Path, write: Callable[[Path], None], overwrite: bool = True
         if overwrite:
             os.replace(temporary, path)
         else:
-            os.link(temporary, path)  # fails if the name exists, unlike rename
-            os.unlink(temporary)
+            _rename_to_free_name(temporary, path)
         fsync_path(path.parent)
     except FileExistsError as error:
         raise StorageError(f"{path} already exists", "choose another name or pass --overwrite") from error
@@ -137,6 +136,21 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _rename_to_free_name(temporary: Path, path: Path) -> None:
+    """Rename, but fail if the name exists; a hard link does that in one step, where there are such."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # takes the name, or fails
+        os.replace(temporary, path)
+    else:
+        os.unlink(temporary)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import make_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import make_tokenizer
 
 from t2i.conditioning import Conditioning, frame_chunk, join, split_into_chunks
 from t2i.families.prompts import explain_prompt, prompt_chunks, prompt_pieces

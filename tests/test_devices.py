@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from conftest import make_unet
+from tiny_models import make_unet
 
 from t2i import devices
 from t2i.devices import (

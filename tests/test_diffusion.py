@@ -12,7 +12,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from conftest import SCHEDULER_CONFIGS
+from tiny_models import SCHEDULER_CONFIGS
 from torch import Generator, Tensor
 
 from t2i import diffusion

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import make_vae
+from tiny_models import make_vae
 
 from t2i.errors import ModelError
 from t2i.latents import decode, decode_finite, encode, initial_noise, latent_size, spatial_factor, to_uint8

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import diffusers
 import pytest
 import torch
-from conftest import SCHEDULER_CONFIGS, make_unet
+from tiny_models import SCHEDULER_CONFIGS, make_unet
 from torch import Tensor
 
 from t2i.conditioning import Conditioning

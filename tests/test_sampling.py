@@ -8,7 +8,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from conftest import SCHEDULER_CONFIGS
+from tiny_models import SCHEDULER_CONFIGS
 from torch import Generator, Tensor
 
 from t2i.diffusion import training_target

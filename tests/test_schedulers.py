@@ -9,7 +9,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from conftest import SCHEDULER_CONFIGS
+from tiny_models import SCHEDULER_CONFIGS
 
 from t2i.cli import run
 from t2i.errors import ModelError, UsageError

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import EOS, WORDS, make_text_encoder, make_tokenizer, make_unet, make_vae
 from original_layout import write_original
+from tiny_models import EOS, WORDS, make_text_encoder, make_tokenizer, make_unet, make_vae
 
 from t2i.catalog import MODELS, find_model, nearest_models
 from t2i.errors import ModelError, StorageError
@@ -264,7 +264,7 @@ def test_old_end_mark_ids_are_replaced_by_the_vocabularys(tiny_sdxl, copy_model:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A folder written by save_folder in fp16, and the parts that it was written from."""
-    from conftest import SCHEDULER_CONFIGS
+    from tiny_models import SCHEDULER_CONFIGS
 
     tokenizer = make_tokenizer(max_length=32)
     parts = {

@@ -136,7 +136,7 @@ def test_same_captions_are_no_wrong_answers(data: TrainingData) -> None:
     """With every caption the same, nothing can be told apart and nothing is punished."""
     same = TrainingData(data.pixels, ["a thing"] * 24, data.cache, data.key)
     loss, _ = make("clip", same).loss(np.arange(4), torch.Generator())
-    assert float(loss) == 0
+    assert loss.item() == 0
 
 
 def learn(method: Any, steps: int, rate: float, batch: int = 12) -> list[float]:
