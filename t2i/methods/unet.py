@@ -60,7 +60,7 @@ class TrainUNet:
         )
         # Explicit attention beats the fused kernel on short sequences on a CPU, backward above all.
         self.unet.set_attn_processor(AttnProcessor())
-        self.unet.to(device, memory_format=torch.channels_last).train()
+        self.unet.to(device, memory_format=torch.channels_last).train().requires_grad_(True)
         self.tokens = tokenize(self.tokenizer, data.captions)  # (N, L)
         self.no_caption = tokenize(self.tokenizer, [""])  # (1, L)
         self.latents = cached_latents(self.vae, data, device)  # (N, C, h, w), float16

@@ -44,7 +44,7 @@ class TrainVAE:
             scaling_factor=1.0,
             mid_block_add_attention=False,
         )
-        self.vae.to(device).train()
+        self.vae.to(device).train().requires_grad_(True)  # a part from another stage may come frozen
         if config.freeze_encoder:
             self.vae.encoder.requires_grad_(False)
             self.vae.quant_conv.requires_grad_(False)
