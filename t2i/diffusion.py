@@ -140,3 +140,29 @@ def min_snr_weight(alpha_bar: Tensor, gamma: float, prediction_type: str) -> Ten
     if prediction_type == "epsilon":
         return torch.where(ratio > gamma, gamma / ratio.clamp(min=gamma), torch.ones_like(ratio))
     return ratio.clamp(max=gamma)
+
+
+def logit_normal_timesteps(
+    count: int, alpha_bars: Tensor, mean: float, std: float, generator: torch.Generator
+) -> Tensor:
+    """Timesteps whose noise level σ = √((1−ᾱ)/ᾱ) has a normally distributed logarithm, (count,), int64.
+
+    In the time t = σ / (1 + σ) of a straight path from data to noise, ln σ is the logit of t. Middle noise
+    levels, where there is most to learn, come more often than in a uniform draw. One in sixteen is drawn
+    uniformly all the same, or else a terminal step of pure noise would never be seen.
+
+    Args:
+        count: How many.
+        alpha_bars: ᾱ of every training timestep, falling, (T,).
+        mean: Mean of ln σ.
+        std: Standard deviation of ln σ, above 0.
+        generator: Source of randomness, on the CPU.
+
+    Source: Esser et al. 2024, arXiv:2403.03206, section 3.1; Karras et al. 2022, arXiv:2206.00364, table 1.
+    """
+    ln_sigma = mean + std * torch.randn(count, generator=generator)
+    levels = -torch.special.logit(alpha_bars.double(), eps=1e-12).float() / 2  # ln σ of each timestep, rising
+    above = torch.searchsorted(levels, ln_sigma).clamp(1, len(levels) - 1)
+    nearer_below = ln_sigma - levels[above - 1] < levels[above] - ln_sigma
+    uniform = torch.randint(len(alpha_bars), (count,), generator=generator)
+    return torch.where(torch.rand(count, generator=generator) < 1 / 16, uniform, above - nearer_below.long())

@@ -159,3 +159,28 @@ def test_min_snr_weights_are_the_papers(prediction_type: str) -> None:
     found = diffusion.min_snr_weight(level, 5.0, prediction_type).numpy()
     wanted = np.nan_to_num(expected[prediction_type], nan=1.0)
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_logit_normal_timesteps_have_a_normal_ln_sigma() -> None:
+    levels = diffusion.alphas_cumprod(diffusion.scaled_linear_betas(), zero_terminal_snr=True)
+    generator = torch.Generator().manual_seed(0)
+    drawn = diffusion.logit_normal_timesteps(60_000, levels, -0.4, 0.8, generator)
+    assert 0 <= int(drawn.min()) and int(drawn.max()) <= 999
+    ln_sigma = np.log(np.sqrt((1 - levels.double().numpy()) / np.maximum(levels.double().numpy(), 1e-30)))
+    middle, spread = np.quantile(ln_sigma[drawn], 0.5), np.quantile(ln_sigma[drawn], [0.16, 0.84])
+    uniform = 1 / 16  # of the draws, which moves the quantiles a little
+    assert middle == pytest.approx(-0.4, abs=0.05)
+    assert spread == pytest.approx([-0.4 - 0.8, -0.4 + 0.8], abs=0.12)
+    far = (ln_sigma[drawn] > -0.4 + 5 * 0.8).mean()  # the normal draw reaches these once in four million
+    assert far == pytest.approx(uniform * (ln_sigma > -0.4 + 5 * 0.8).mean(), rel=0.3)
+
+
+def test_logit_normal_timesteps_are_the_nearest_levels() -> None:
+    levels = diffusion.alphas_cumprod(diffusion.linear_betas())
+    ln_sigma = torch.log((1 - levels).sqrt() / levels.sqrt())
+    for timestep in (0, 1, 500, 998, 999):
+        drawn = diffusion.logit_normal_timesteps(
+            2000, levels, float(ln_sigma[timestep]), 1e-6, torch.Generator().manual_seed(1)
+        )
+        share = (drawn == timestep).float().mean()
+        assert 0.9 < share < 0.97

@@ -8,6 +8,7 @@ from t2i.config.fields import Config, option
 from t2i.errors import UsageError
 
 METHODS = ("scratch", "vae", "clip", "unet")
+TIMESTEP_SAMPLINGS = ("uniform", "logit_normal")
 CAPTION_SOURCES = ("auto", "metadata", "sidecar", "names", "none")
 
 
@@ -30,6 +31,12 @@ class TrainConfig(Config):
     )
     device: str = option("auto", "auto, cuda, mps, xpu or cpu")
     mixed_precision: str = option("auto", "format of the arithmetic", choices=("auto", "no", "bf16"))
+    num_processes: int = option(
+        1, "processes that share every batch on a CPU; often faster than as many threads", low=1, high=128
+    )
+    compile: bool = option(
+        False, "torch.compile the UNet: minutes at the start, faster steps; on a CPU it needs a C++ compiler"
+    )
 
     max_train_steps: int | None = option(
         None, "optimizer steps of each stage; default: the method's", "--steps", low=1, high=10_000_000
@@ -94,9 +101,16 @@ class TrainConfig(Config):
         "v_prediction", "what the UNet predicts", choices=("epsilon", "v_prediction", "sample")
     )
     zero_terminal_snr: bool = option(True, "train the last timestep on pure noise (arXiv:2305.08891)")
-    snr_gamma: float | None = option(
+    snr_gamma: float = option(
         5.0, "min-SNR loss weighting (arXiv:2303.09556); 0 = off", "--min-snr-gamma", low=0, high=100
     )
+    timestep_sampling: str = option(
+        "uniform",
+        "how timesteps are drawn; logit_normal: ln sigma from a normal distribution (arXiv:2403.03206)",
+        choices=TIMESTEP_SAMPLINGS,
+    )
+    logit_mean: float = option(0.0, "mean of ln sigma for logit_normal; higher = noisier", low=-10, high=10)
+    logit_std: float = option(1.0, "standard deviation of ln sigma for logit_normal", above=0, high=10)
     caption_dropout: float = option(
         0.1, "share of captions replaced by nothing, for classifier-free guidance", low=0, high=1
     )

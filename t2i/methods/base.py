@@ -38,6 +38,7 @@ class Method(Protocol):
     name: ClassVar[str]
     default_steps: ClassVar[int]
     default_learning_rate: ClassVar[float]
+    shares_batches: ClassVar[bool]  # the gradient of a batch is the mean of the gradients of its parts
 
     def __init__(
         self, config: TrainConfig, data: TrainingData, start: Mapping[str, Any], device: torch.device

@@ -33,6 +33,7 @@ class TrainCLIP:
     name: ClassVar[str] = "clip"
     default_steps: ClassVar[int] = 2000
     default_learning_rate: ClassVar[float] = 1e-3
+    shares_batches: ClassVar[bool] = False  # every caption is contrasted with the whole batch
 
     def __init__(
         self, config: TrainConfig, data: TrainingData, start: Mapping[str, Any], device: torch.device

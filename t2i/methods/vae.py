@@ -27,6 +27,7 @@ class TrainVAE:
     name: ClassVar[str] = "vae"
     default_steps: ClassVar[int] = 4000
     default_learning_rate: ClassVar[float] = 1e-3
+    shares_batches: ClassVar[bool] = True
 
     def __init__(
         self, config: TrainConfig, data: TrainingData, start: Mapping[str, Any], device: torch.device

@@ -14,7 +14,10 @@ FREE_ON_RESUME = {
     "guidance_scale", "sampling_steps", "save_dtype",
 }  # fmt: skip
 # These change the rest of the run on purpose (train longer): allowed, said, and recorded as not exact.
-RECORDED_ON_RESUME = {"max_train_steps", "lr_decay", "learning_rate", "lr_warmup_steps", "weight_decay"}
+RECORDED_ON_RESUME = {
+    "max_train_steps", "lr_decay", "learning_rate", "lr_warmup_steps", "weight_decay", "ema_decay",
+    "snr_gamma", "timestep_sampling", "logit_mean", "logit_std", "compile", "num_processes",
+}  # fmt: skip
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from t2i.dataset import batch_rows
 from t2i.devices import DTYPES, has_bf16_cpu, pick_device
 from t2i.errors import Interrupted, ModelError, StorageError
 from t2i.methods import METHODS, Method, TrainingData
+from t2i.training.processes import Team
 from t2i.training.resuming import changed_settings
 
 
@@ -42,8 +43,8 @@ class Progress:
 class Stage:
     """One method on one dataset, from its start or a checkpoint to its end."""
 
-    def __init__(self, config: TrainConfig, name: str, data: TrainingData) -> None:
-        self.config, self.name, self.data = config, name, data
+    def __init__(self, config: TrainConfig, name: str, data: TrainingData, team: Team) -> None:
+        self.config, self.name, self.data, self.team = config, name, data, team
         self.folder = Path(config.output) / name
         self.checkpoints = self.folder / "checkpoints"
         self.parts_folder = Path(config.output) / "parts"
@@ -61,7 +62,8 @@ class Stage:
             torch.set_float32_matmul_precision("medium")
         torch.manual_seed(config.seed)  # decides the weights of new parts
         start = self._start_parts()
-        self.method: Method = METHODS[name](config, data, start, self.device)
+        with team.leader_first():  # latents are computed once
+            self.method: Method = METHODS[name](config, data, start, self.device)
         self.modules: nn.ModuleDict = self.method.trainable()
         learning = ((key, value) for key, value in self.modules.named_parameters() if value.requires_grad)
         self.parameters = dict(learning)
@@ -69,17 +71,25 @@ class Stage:
         self.optimizer = self._optimizer()
         self.step = 0
         self.exact = True
+        self.compiled = False
 
     def run(self, stopped: threading.Event) -> Iterator[Progress]:
         """Train to the end, to the time limit, or until `stopped`."""
         yield from self._continue()
+        self.team.wait()  # nobody writes while another still reads the checkpoint
+        if not self.team.leads:
+            while self.step < self.total and self._one_step()["halt"] == 0:
+                pass
+            return
         durable.write_json(self.folder / "config.json", self.config.to_dict())
         log = self._open_log()
         began = lap = time.monotonic()
         prompts = self.config.sample_prompts
+        halt = stopped.is_set()
         with log:
-            while self.step < self.total and not stopped.is_set() and not self._time_is_up(began):
-                figures = self._one_step()
+            while self.step < self.total and not halt:
+                figures = self._one_step(stopped.is_set() or self._time_is_up(began))
+                halt = figures.pop("halt") > 0
                 now = time.monotonic()
                 figures["images_per_s"], lap = self.config.batch_size / (now - lap), now
                 if self.step % self.config.log_steps == 0:
@@ -107,28 +117,34 @@ class Stage:
             notice=f"saved in {self.model_folder if self.name == 'unet' else self.parts_folder}",
         )
 
-    def _one_step(self) -> dict[str, float]:
+    def _one_step(self, halt: bool = False) -> dict[str, float]:
+        """One step of all processes; `halt` of any of them comes back as figure "halt" in all of them."""
         config = self.config
         rows = batch_rows(len(self.data.pixels), config.batch_size, self.step, config.seed)
-        # One stream per step: 2³² steps of room for every seed.
-        generator = torch.Generator().manual_seed((config.seed << 32) + self.step)
+        generator = torch.Generator().manual_seed(self.team.seed(config.seed, self.step))
         rate = self.learning_rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            loss, figures = self.method.loss(rows, generator)
-        loss.backward()
+        # The first step may compile for minutes; whoever comes later finds the result in a cache.
+        in_order = self.team.leader_first() if config.compile and not self.compiled else nullcontext()
+        with in_order:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                loss, figures = self.method.loss(self.team.share(rows), generator)
+            loss.backward()
+        self.compiled = True
+        gradients = [value.grad for value in self.parameters.values() if value.grad is not None]
+        figures = self.team.average(gradients, {"loss": loss.item(), "halt": float(halt), **figures})
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), config.max_grad_norm)
-        if not math.isfinite(loss.item()) or not math.isfinite(norm.item()):
+        if not math.isfinite(figures["loss"]) or not math.isfinite(norm.item()):
             raise ModelError(
-                f"loss {loss.item()}, gradient {norm.item()} at step {self.step}: no longer finite",
+                f"loss {figures['loss']}, gradient {norm.item()} at step {self.step}: no longer finite",
                 "resume from the last checkpoint with a lower --learning-rate",
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self._follow()
-        return {"loss": loss.item(), "learning_rate": rate, "grad_norm": norm.item(), **figures}
+        return {**figures, "learning_rate": rate, "grad_norm": norm.item()}
 
     def learning_rate(self, step: int) -> float:
         """Linear rise, flat, then a cosine to zero over the last `lr_decay` of the steps."""

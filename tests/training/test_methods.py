@@ -16,7 +16,7 @@ from t2i.dataset import dataset_key, load_pixels, read_folder, to_pixels
 from t2i.errors import ModelError
 from t2i.methods import METHODS, TrainingData
 from t2i.methods.clip import build_tokenizer, tokenize, words_of
-from t2i.methods.unet import cached_latents
+from t2i.methods.unet import build_unet, cached_latents, compiled, double
 from t2i.methods.vae import standardise_latents
 
 CPU = torch.device("cpu")
@@ -191,3 +191,32 @@ def test_the_unet_stage_says_what_it_lacks(data: TrainingData, start: dict[str, 
 def test_dataset_is_what_the_captions_say(shapes: Path) -> None:
     captions: Callable[[], list[str]] = read_folder(shapes).captions
     assert sorted(set(captions())) == sorted(f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES)
+
+
+def test_doubling_is_nearest_neighbour_interpolation() -> None:
+    values = torch.randn(2, 3, 5, 4)
+    assert torch.equal(
+        double(values), torch.nn.functional.interpolate(values, scale_factor=2, mode="nearest")
+    )
+
+
+@pytest.mark.slow
+def test_a_compiled_unet_has_the_gradients_of_the_plain_one() -> None:
+    """In bfloat16, where a backward of all zeros went unnoticed: the loss is right and nothing learns."""
+    torch.manual_seed(0)
+    config = small_config(Path("unused"), Path("unused"), unet_channels=(16, 32))
+    unet = build_unet(config, 4, 8, 16).train()
+    noisy, prompt_embeds = torch.randn(2, 4, 8, 8), torch.randn(2, 6, 16)
+
+    def gradients(network: Callable[..., Any]) -> dict[str, torch.Tensor]:
+        unet.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            output = network(noisy, torch.tensor([3, 900]), prompt_embeds).sample
+        output.float().square().mean().backward()
+        return {name: value.grad.clone() for name, value in unet.named_parameters()}
+
+    plain = gradients(unet)
+    fast = gradients(compiled(unet))
+    largest = max(value.norm() for value in plain.values())
+    for name, value in plain.items():
+        assert (fast[name] - value).norm() < 0.1 * value.norm() + 0.01 * largest, name
