@@ -242,7 +242,7 @@ class _Batch:
 
     def draw(self, jobs: Sequence[Job]) -> list[Picture]:
         """Denoise and decode one batch of prompts that need equally many chunks."""
-        with _computing(self.runtime):
+        with computing(self.runtime):
             final = self._denoise(jobs)
             decoded = latents.decode_finite(self.model.vae, final)
         described = {
@@ -284,7 +284,7 @@ class _Batch:
 
 
 @contextmanager
-def _computing(runtime: Runtime) -> Iterator[None]:
+def computing(runtime: Runtime) -> Iterator[None]:
     """Compute as `runtime` says, and leave torch's switches as they were (a training may own them)."""
     before = (
         torch.get_num_threads(),
