@@ -35,9 +35,9 @@ from judging import (
 )
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from recogniser import Findings, load_recogniser
 
 from t2i.config import GenerateConfig
+from t2i.evaluation.recogniser import Findings, load_recogniser
 from t2i.jobs import Job
 from t2i.pipeline import generate
 

@@ -5,7 +5,6 @@ Knows nothing of how pictures are made: the same questions are asked of pocket a
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +14,13 @@ from captions import BACKGROUNDS, phrase
 from glyphs import GlyphSource
 from holdout import held_out_backgrounds, held_out_pairs, is_held_out
 from numpy.typing import NDArray
-from recogniser import GRID, PICTURE_PX, Findings, Recogniser
 from scenes import Plan, draw, make_scene
 
+from t2i.evaluation.adherence import shows_all, shows_clearest, stand_as
+from t2i.evaluation.figures import wilson_interval
+from t2i.evaluation.recogniser import PICTURE_PX, Findings, Recogniser
+
 PLACED_RELATIONS = ("left of", "right of", "above", "below")
-CLEARLY_PX = PICTURE_PX / GRID  # centres must differ by a cell, the grain of the judge
 SHOWPIECE_PROMPT = "a corgi playing a trumpet"
 RENDERING_SEED = 9_000_000
 
@@ -99,7 +100,7 @@ def render_answers(questions: Sequence[Question], glyphs: GlyphSource, copy: int
 
 def right_subject(question: Question, findings: Findings) -> bool:
     """Say whether the clearest thing in the picture is the one asked for."""
-    return bool(findings.found) and findings.found[0].concept == question.plan.concepts[0]
+    return shows_clearest(findings, question.plan.concepts[0])
 
 
 def right_colour(question: Question, findings: Findings) -> bool:
@@ -109,42 +110,12 @@ def right_colour(question: Question, findings: Findings) -> bool:
 
 def all_found(question: Question, findings: Findings) -> bool:
     """Say whether every concept asked for is in the picture."""
-    return all(findings.of(concept) for concept in question.plan.concepts)
+    return shows_all(findings, question.plan.concepts)
 
 
 def right_places(question: Question, findings: Findings) -> bool:
     """Say whether both things are there and stand as the relation says, by at least one cell."""
-    first, second = (findings.of(concept) for concept in question.plan.concepts)
-    if first is None or second is None:
-        return False
-    to_the_right, downwards = second.x - first.x, second.y - first.y
-    distance = {
-        "left of": to_the_right,
-        "right of": -to_the_right,
-        "above": downwards,
-        "below": -downwards,
-    }[str(question.plan.relation)]
-    return distance >= CLEARLY_PX
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share.
-
-    Args:
-        successes: How often it was right.
-        trials: Out of how many, >= 1.
-
-    Returns:
-        Lower and upper end, 0...1.
-
-    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
-    """
-    z = 1.959964
-    share = successes / trials
-    middle = share + z * z / (2 * trials)
-    reach = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    below = 1 + z * z / trials
-    return max(0.0, (middle - reach) / below), min(1.0, (middle + reach) / below)
+    return stand_as(findings, question.plan.concepts, str(question.plan.relation))
 
 
 def figure(answers: Sequence[bool]) -> Figure:

@@ -22,10 +22,19 @@ from captions import BACKGROUNDS
 from glyphs import DEFAULT_FONT, GlyphSource, core_concepts
 from judging import judge_renderings
 from numpy.typing import NDArray
-from recogniser import GRID, NOTHING, PICTURE_PX, WEIGHTS_FILE, Recogniser, load_recogniser, save_recogniser
 from scenes import draw, scene_at
 from torch import Tensor
 from torch.nn import functional as F
+
+from t2i.evaluation.recogniser import (
+    GRID,
+    NOTHING,
+    PICTURE_PX,
+    WEIGHTS_FILE,
+    Recogniser,
+    load_recogniser,
+    save_recogniser,
+)
 
 DATA_SEED = 77_000  # far from the seeds with which pocket's scenes are rendered
 CHUNK = 1000
@@ -210,6 +219,11 @@ def train(model: Recogniser, steps: int, batch_size: int, scenes: int, learning_
     return model
 
 
+def new_recogniser() -> Recogniser:
+    """An untrained judge with a class for each concept and each background."""
+    return Recogniser(tuple(core_concepts()), tuple(BACKGROUNDS))
+
+
 def earlier_stages(weights: Path | None) -> list[dict[str, float]]:
     """Read how weights were trained before, from the record beside them."""
     if weights is None:
@@ -230,7 +244,7 @@ def main() -> None:
     options = parser.parse_args()
     started = time.monotonic()
     torch.manual_seed(0)
-    model = load_recogniser(options.start_from) if options.start_from else Recogniser()
+    model = load_recogniser(options.start_from) if options.start_from else new_recogniser()
     train(model, options.steps, options.batch_size, options.scenes, options.learning_rate)
     save_recogniser(model, options.output)
     stage = {

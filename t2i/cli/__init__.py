@@ -18,7 +18,9 @@ from t2i.cli import door
 from t2i.errors import EXIT_CODES
 from t2i.version import __version__
 
-COMMANDS = ("generate", "train", "show", "replay", "verify", "models", "schedulers", "doctor", "version")
+COMMANDS = (
+    "generate", "train", "eval", "show", "replay", "verify", "models", "schedulers", "doctor", "version",
+)  # fmt: skip
 
 HELP = "Text to image: draw pictures from words, train your own model, and rebuild any picture exactly."
 EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())

@@ -99,7 +99,7 @@ def _pictures(
     model = pipeline.load(config)
     if not door.verbose:
         environment.silence_loaded_libraries()
-    with _progress(len(jobs)) as on_step:
+    with progress(f"drawing {len(jobs)} pictures" if len(jobs) > 1 else "drawing") as on_step:
         yield from pipeline.generate(config, model, on_step, jobs, notice if door.verbose else None)
 
 
@@ -146,8 +146,11 @@ def _dry_run(config: GenerateConfig, jobs: list[Job], paths: list[Path], door: O
 
 
 @contextmanager
-def _progress(pictures: int) -> Iterator[Any]:
+def progress(what: str) -> Iterator[Any]:
     """A bar on stderr, one tick per step; nothing where stderr is no terminal.
+
+    Args:
+        what: Stands before the bar.
 
     Yields:
         The `on_step` for `t2i.pipeline.generate`.
@@ -158,7 +161,7 @@ def _progress(pictures: int) -> Iterator[Any]:
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"drawing {pictures} pictures" if pictures > 1 else "drawing", total=None)
+        task = bar.add_task(what, total=None)
 
         def on_step(step: StepDone) -> None:
             bar.update(task, total=step.steps_total, completed=step.steps_done)

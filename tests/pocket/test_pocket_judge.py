@@ -25,8 +25,9 @@ from judging import (
     wilson_interval,
 )
 from numpy.typing import NDArray
-from recogniser import Findings, Found, Recogniser, load_recogniser, save_recogniser
 from scenes import Plan
+
+from t2i.evaluation.recogniser import Findings, Found, Recogniser, load_recogniser, save_recogniser
 
 Pixels = NDArray[np.uint8]
 

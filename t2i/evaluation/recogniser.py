@@ -1,33 +1,38 @@
-"""Owns the judge: a small network that says which concepts a picture shows, where, and on which colour.
+"""The recogniser: a small network that says which things a picture shows, where, and on which colour.
 
-It judges pocket and never teaches it. It was trained on renderings of all combinations, those held out from
-pocket included: a judge must not be blind to what it is asked about.
+It judges pocket and never teaches it. It was trained (`examples/pocket/train_recogniser.py`) on renderings of
+all combinations, those held out from pocket included: a judge must not be blind to what it is asked about.
+It knows drawn things as pocket draws them; about photographs it says nothing worth hearing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from captions import BACKGROUNDS
-from glyphs import core_concepts
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WEIGHTS_FILE = Path(__file__).with_name("recogniser.safetensors")
+from t2i import durable
+from t2i.catalog import ASSETS
+from t2i.evaluation.vocabulary import VOCABULARY_FILE, read_vocabulary
+
+WEIGHTS_FILE = ASSETS / "recogniser" / "recogniser.safetensors"
 PICTURE_PX = 64  # pictures of other sizes are resized to this first
 GRID = 8  # the picture is cut into 8 x 8 cells of 8 px
-FOUND = 0.5  # probability at which a concept counts as found
-NOTHING = 0  # class of a cell in which no concept has its middle
+FOUND = 0.5  # probability at which a thing counts as found
+NOTHING = 0  # class of a cell in which no thing has its middle
+TELLS = frozenset({"things", "places", "background"})
+"""What the recogniser can be asked about; categories that need anything else are not measured."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """One concept that the judge sees.
+    """One thing that the recogniser sees.
 
     Attributes:
         concept: Its name.
@@ -44,13 +49,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Findings:
-    """What the judge says of one picture: concepts by falling score, and the background's colour name."""
+    """What the recogniser says of one picture: things by falling score, and the background's colour name."""
 
     found: tuple[Found, ...]
     background: str
 
     def of(self, concept: str) -> Found | None:
-        """Return the finding of this concept, or None."""
+        """The finding of this thing, or None."""
         return next((one for one in self.found if one.concept == concept), None)
 
 
@@ -81,12 +86,19 @@ def _convolution(channels_in: int, channels_out: int, stride: int) -> nn.Sequent
 
 
 class Recogniser(nn.Module):
-    """A grid detector: every cell names the concept whose middle it lies in, or nothing."""
+    """A grid detector: every cell names the thing whose middle it lies in, or nothing.
 
-    def __init__(self) -> None:
+    Args:
+        concepts: Names of the things, in the order of the classes after "nothing".
+        backgrounds: Names of the background colours, in the order of the classes.
+    """
+
+    features_width = 128
+
+    def __init__(self, concepts: tuple[str, ...], backgrounds: tuple[str, ...]) -> None:
         super().__init__()
-        self.concepts = tuple(core_concepts())
-        self.backgrounds = tuple(BACKGROUNDS)
+        self.concepts = concepts
+        self.backgrounds = backgrounds
         # Starting from 4 x 4 patches is a third cheaper than two halving convolutions and sees as well.
         patches = (nn.PixelUnshuffle(4), _convolution(48, 64, 1), Block(64))
         self.body = nn.Sequential(*patches, _convolution(64, 128, 2), Block(128), Block(128), Block(128))
@@ -106,8 +118,13 @@ class Recogniser(nn.Module):
         features = self.body(pixels)
         return self.cells(features), self.background(features.mean(dim=(2, 3)))
 
+    def features(self, pixels: Tensor) -> Tensor:
+        """The last layer before the answers, averaged over the picture: (B, 3, 64, 64) → (B, 128)."""
+        averaged: Tensor = self.body(pixels).mean(dim=(2, 3))
+        return averaged
+
     @torch.inference_mode()
-    def recognise(self, pictures: NDArray[np.uint8], batch_size: int = 256) -> list[Findings]:
+    def recognise(self, pictures: np.ndarray, batch_size: int = 256) -> list[Findings]:
         """Say what pictures show.
 
         Args:
@@ -155,17 +172,22 @@ def save_recogniser(model: Recogniser, path: Path = WEIGHTS_FILE) -> None:
         name: (tensor.half() if tensor.ndim > 1 else tensor).detach().contiguous()
         for name, tensor in model.state_dict().items()
     }
-    partial = path.with_suffix(".part")
-    save_file(state, partial, metadata={"concepts": "|".join(model.concepts)})
-    partial.replace(path)
+    metadata = {"concepts": "|".join(model.concepts)}
+    durable.write_with(path, lambda temporary: save_file(state, temporary, metadata=metadata))
 
 
-def load_recogniser(path: Path = WEIGHTS_FILE) -> Recogniser:
-    """Read the judge from a file that `save_recogniser` wrote; the model computes in fp32."""
-    model = Recogniser()
+def load_recogniser(path: Path = WEIGHTS_FILE, vocabulary: Path = VOCABULARY_FILE) -> Recogniser:
+    """Read the recogniser from a file that `save_recogniser` wrote; the model computes in fp32.
+
+    Args:
+        path: The weights.
+        vocabulary: Which things and colours its classes are, in their order.
+    """
+    words = read_vocabulary(vocabulary)
+    model = Recogniser(tuple(words.concepts), words.backgrounds)
     model.load_state_dict({name: tensor.to(_dtype(tensor)) for name, tensor in load_file(path).items()})
     return model.eval()
 
 
-def _dtype(tensor: Tensor) -> torch.dtype:
+def _dtype(tensor: Tensor) -> Any:
     return torch.float32 if tensor.is_floating_point() else tensor.dtype

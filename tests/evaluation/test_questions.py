@@ -1,0 +1,213 @@
+"""Prompts and what they ask for: the suite, files, words; and the sweep of a config."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from t2i.config import EvaluateConfig
+from t2i.errors import T2IError, UsageError
+from t2i.evaluation.adherence import is_right
+from t2i.evaluation.questions import (
+    CATEGORIES,
+    Question,
+    answerable,
+    by_prompt,
+    read_questions,
+    understand,
+)
+from t2i.evaluation.recogniser import TELLS, Findings, Found, load_recogniser
+from t2i.evaluation.vocabulary import read_vocabulary
+
+
+def test_the_suite_has_a_hundred_prompts_of_each_category_in_turn() -> None:
+    questions = read_questions("pocket")
+    assert Counter(q.category for q in questions) == dict.fromkeys(CATEGORIES, 100)
+    assert [q.category for q in questions[:6]] == list(CATEGORIES)
+    assert len(by_prompt(questions)) == 500  # a thing on a colour is one picture for two questions
+    told = answerable(questions, TELLS)
+    assert {q.category for q in told} == {"single object", "two objects", "colours", "position"}
+
+
+def test_the_vocabulary_is_that_of_the_weights() -> None:
+    from safetensors import safe_open
+
+    from t2i.evaluation.recogniser import WEIGHTS_FILE
+
+    with safe_open(WEIGHTS_FILE, "pt") as weights:
+        names = weights.metadata()["concepts"].split("|")
+    assert list(read_vocabulary().concepts) == names == list(load_recogniser().concepts)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "things", "relation", "background"),
+    [
+        ("a dog on a red background", ("dog",), None, "red"),
+        ("Corgi on grey.", ("dog",), None, "gray"),
+        ("a picture of a pine tree, blue background", ("pine tree",), None, "blue"),
+        ("a corgi playing a trumpet", ("dog", "trumpet"), None, None),
+        ("an owl riding on a bike on an orange background", ("owl", "bicycle"), None, "orange"),
+        ("the earth to the left of grapes", ("earth", "grapes"), "left of", None),
+        ("a cat over a dog", ("cat", "dog"), "above", None),
+    ],
+)
+def test_prompts_in_the_recognisers_words_are_understood(
+    prompt: str, things: tuple[str, ...], relation: str | None, background: str | None
+) -> None:
+    meaning = read_vocabulary().understand(prompt)
+    assert meaning is not None
+    assert (meaning.things, meaning.relation, meaning.background) == (things, relation, background)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "",
+        "a dog without a hat",
+        "a blue dog",
+        "two dogs",
+        "a dogfish",
+        "a dog on a red",
+        "a portrait of a man",
+    ],
+)
+def test_anything_else_is_not_half_understood(prompt: str) -> None:
+    assert read_vocabulary().understand(prompt) is None
+    assert understand(prompt) == (Question(prompt),)
+
+
+def test_a_thing_on_a_colour_puts_two_questions() -> None:
+    assert [q.category for q in understand("a dog on a red background")] == ["single object", "colours"]
+    assert [q.category for q in understand("a dog")] == ["single object"]
+    assert [q.category for q in understand("a dog and a cat")] == ["two objects"]
+    assert [q.category for q in understand("a dog below a cat on red")] == ["position"]
+
+
+def test_prompt_files(tmp_path: Path) -> None:
+    text = tmp_path / "prompts.txt"
+    text.write_text("a dog\n\n  a portrait  \n", encoding="utf-8")
+    assert [(q.prompt, q.category) for q in read_questions(str(text))] == [
+        ("a dog", "single object"),
+        ("a portrait", ""),
+    ]
+    lines = tmp_path / "prompts.jsonl"
+    row = {"prompt": "a hound", "category": "colours", "things": ["dog"], "background": "red"}
+    lines.write_text(json.dumps({"prompt": "a cat"}) + "\n" + json.dumps(row) + "\n", encoding="utf-8")
+    asked = read_questions(str(lines))
+    assert asked[0].category == "single object"
+    assert asked[1] == Question("a hound", "colours", ("dog",), "red")
+
+
+@pytest.mark.parametrize(
+    ("name", "contents", "said"),
+    [
+        ("nothing.txt", None, "does not exist"),
+        ("empty.txt", " \n", "no prompt"),
+        ("bytes.txt", b"\xff\xfe\x00", "UTF-8"),
+        ("prompts.csv", "a dog", "neither a suite"),
+        ("pockett", None, "neither a suite"),
+        ("a.jsonl", "{", "line 1: not JSON"),
+        ("a.jsonl", "[1]", 'needs a "prompt"'),
+        ("a.jsonl", '{"prompt": " "}', 'needs a "prompt"'),
+        ("a.jsonl", '{"prompt": "x", "category": "beauty"}', "unknown category"),
+        ("a.jsonl", '{"prompt": "x", "category": ["colours"]}', "unknown category"),
+        ("a.jsonl", '{"prompt": "x", "category": "colours", "colour": 1}', "unknown field 'colour'"),
+        ("a.jsonl", '{"prompt": "x", "category": "single object", "things": "dog"}', "list of words"),
+        (
+            "a.jsonl",
+            '{"prompt": "x", "category": "single object", "things": ["lion"]}',
+            "does not know 'lion'",
+        ),
+        ("a.jsonl", '{"prompt": "x", "category": "two objects", "things": ["dog"]}', "needs two things"),
+        ("a.jsonl", '{"prompt": "x", "category": "colours", "things": ["dog"]}', "needs a background"),
+        (
+            "a.jsonl",
+            '{"prompt": "x", "category": "counting", "things": ["dog"], "count": 0}',
+            "needs a count",
+        ),
+        (
+            "a.jsonl",
+            '{"prompt": "x", "category": "position", "things": ["dog", "cat"], "relation": "near"}',
+            "needs a relation",
+        ),
+    ],
+)
+def test_bad_prompt_files_are_refused_in_one_line(
+    tmp_path: Path, name: str, contents: str | bytes | None, said: str
+) -> None:
+    path = tmp_path / name
+    if contents is not None:
+        path.write_bytes(contents if isinstance(contents, bytes) else contents.encode())
+    with pytest.raises(T2IError, match=said) as caught:
+        read_questions(str(path))
+    assert "\n" not in caught.value.message
+
+
+def found(*names: str) -> Findings:
+    """Things from left to right, the first the clearest."""
+    return Findings(
+        tuple(Found(name, 0.9 - 0.1 * k, 16.0 + 32 * k, 30) for k, name in enumerate(names)), "red"
+    )
+
+
+@pytest.mark.parametrize(
+    ("question", "findings", "right"),
+    [
+        (Question("", "single object", ("dog",)), found("dog", "cat"), True),
+        (Question("", "single object", ("dog",)), found("cat", "dog"), False),
+        (Question("", "single object", ("dog",)), found(), False),
+        (Question("", "two objects", ("dog", "cat")), found("cat", "dog"), True),
+        (Question("", "two objects", ("dog", "cat")), found("cat"), False),
+        (Question("", "colours", ("dog",), "red"), found("dog"), True),
+        (Question("", "colours", ("dog",), "blue"), found("dog"), False),
+        (Question("", "colours", ("dog",), "red"), found("cat"), False),
+        (Question("", "position", ("dog", "cat"), None, "left of"), found("dog", "cat"), True),
+        (Question("", "position", ("dog", "cat"), None, "right of"), found("dog", "cat"), False),
+        (Question("", "position", ("dog", "cat"), None, "above"), found("dog", "cat"), False),
+        (Question("", "position", ("dog", "cat"), None, "left of"), found("dog"), False),
+    ],
+)
+def test_right_and_wrong_answers(question: Question, findings: Findings, right: bool) -> None:
+    assert is_right(question, findings) is right
+
+
+def test_what_the_recogniser_cannot_tell_is_never_judged() -> None:
+    with pytest.raises(ValueError, match="counting"):
+        is_right(Question("", "counting", ("dog",), count=2), found("dog"))
+
+
+def test_a_sweep_is_every_combination_in_order() -> None:
+    config = EvaluateConfig(sweep=("steps=5,10", "cfg=1,3.5,1", "--sampler=ddim"))
+    assert config.settings == (
+        {"steps": 5, "guidance_scale": 1.0, "scheduler": "ddim"},
+        {"steps": 5, "guidance_scale": 3.5, "scheduler": "ddim"},
+        {"steps": 10, "guidance_scale": 1.0, "scheduler": "ddim"},
+        {"steps": 10, "guidance_scale": 3.5, "scheduler": "ddim"},
+    )
+    assert EvaluateConfig().settings == ({},)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "said"),
+    [
+        (("steps",), "not NAME=VALUE"),
+        (("steps=",), "not NAME=VALUE"),
+        (("stepz=5",), "cannot be varied"),
+        (("prompt=5",), "cannot be varied"),
+        (("steps=five",), "'five' is not a whole number"),
+        (("steps=5,,6",), "'' is not a whole number"),
+        (("steps=0",), "at least 1"),
+        (("guidance-scale=nan",), "a number is needed"),
+        (("guidance-scale=0.5",), "at least 1"),
+        (("width=100",), "multiple of 8"),
+        (("scheduler=ddim,",), "a value is missing"),
+        (("steps=1", "num-inference-steps=2"), "was given before"),
+        (("steps=" + ",".join(map(str, range(1, 502))),), "at most 500"),
+    ],
+)
+def test_bad_sweeps_are_refused(sweep: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        EvaluateConfig(sweep=sweep)
