@@ -22,7 +22,7 @@ LAYERS = [
     {"version", "errors"},
     {"config", "durable", "naming", "environment"},
     {"catalog", "schedulers", "jobs"},
-    {"recipes"},
+    {"recipes", "promptfiles"},
     {"diffusion", "guidance", "conditioning"},
     {"sampling"},
     {"devices"},
