@@ -30,7 +30,7 @@ LAYERS = [
     {"weights", "methods"},  # a loaded model is a family with its parts; a method reads a dataset and encodes
     {"settling"},
     {"pipeline"},
-    {"training", "verification", "comparison", "evaluation"},
+    {"training", "verification", "comparison", "evaluation", "batch"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -1,0 +1,28 @@
+"""Batches: the pictures of a prompt file, drawn into a folder that remembers what is done.
+
+    with open_manifest(folder) as manifest:
+        jobs = plan_batch(file.entries, manifest.records, folder)
+        todo = [job for job in jobs if not is_done(job, manifest.records, folder)]
+        for record in draw_batch(todo, folder, manifest):
+            record["file"], record["status"]
+
+`plan` gives every picture an id and a file name, `manifest` keeps what became of it, `drawing` draws.
+Nothing heavy is imported before the first picture is drawn.
+"""
+
+from t2i.batch.drawing import Limits, draw_batch
+from t2i.batch.manifest import (
+    Manifest,
+    Record,
+    Records,
+    keep_run_seed,
+    kept_run_seed,
+    open_manifest,
+    read_records,
+)
+from t2i.batch.plan import BatchJob, Estimate, estimate, in_shard, is_done, plan_batch
+
+__all__ = [
+    "BatchJob", "Estimate", "Limits", "Manifest", "Record", "Records", "draw_batch", "estimate", "in_shard",
+    "is_done", "keep_run_seed", "kept_run_seed", "open_manifest", "plan_batch", "read_records",
+]  # fmt: skip

@@ -1,0 +1,241 @@
+"""Which pictures a prompt file asks for: the id, the settled config and the file name of each.
+
+The id of a picture is the SHA-256 of all that shapes it: prompt, seed, settled config and model (of one on
+this machine the hashes of its files, of a Hub model its id and revision), and of the name that its line
+gives it. Batch size, order of the lines and place in the file are not in it. A picture that is asked for
+twice is drawn once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from t2i import durable, weights
+from t2i.batch.manifest import Record, owners
+from t2i.config import GenerateConfig
+from t2i.errors import StorageError, T2IError
+from t2i.naming import check_free, slug
+from t2i.promptfiles import Entry
+from t2i.settling import preview
+
+NOT_IN_ID = ("prompts", "seed", "num_images", "batch_size", "model")
+LABEL_LENGTH, AXES_LENGTH = 48, 24  # with line, seed and id a name stays below 120 bytes
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """One picture of a batch.
+
+    Attributes:
+        id: SHA-256, hexadecimal; see the module.
+        index: Position in the file, from 0.
+        line: Of the file, from 1.
+        label: What a report calls its line.
+        prompt: Wildcards picked.
+        seed: Its own.
+        config: Settled, without prompt and seed; equal for pictures that may share a batch.
+        file: Path inside the folder, with /.
+        owned: The file is this job's by the manifest, and may be replaced.
+        problem: Why it cannot be drawn, where that is known before the model is loaded.
+    """
+
+    id: str
+    index: int
+    line: int
+    label: str
+    prompt: str
+    seed: int
+    config: GenerateConfig
+    file: str
+    owned: bool
+    problem: T2IError | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the missing pictures will take, by those of the same settings that are there.
+
+    Attributes:
+        seconds: Of drawing.
+        size_bytes: Of files.
+    """
+
+    seconds: float
+    size_bytes: int
+
+
+def plan_batch(
+    entries: Sequence[Entry], records: Mapping[str, Record], folder: Path, overwrite: bool = False
+) -> list[BatchJob]:
+    """Every picture once, in the order of the file. A name that the manifest knows is kept.
+
+    Args:
+        entries: Of a prompt file.
+        records: Of the folder's manifest.
+        folder: Where the pictures will be.
+        overwrite: Whether a file that no picture of the batch made may be replaced.
+
+    Raises:
+        StorageError: A line names a file that is there already.
+        ModelError: A file of a model cannot be read.
+    """
+    settling = _Settling()
+    wanted: dict[str, tuple[Entry, int, _Settled]] = {}
+    for entry in entries:
+        settled = settling.settle(entry.config)
+        assert entry.config.seed is not None
+        for seed in range(entry.config.seed, entry.config.seed + entry.images):
+            wanted.setdefault(_job_id(entry, seed, settled), (entry, seed, settled))
+    owner = owners(records)
+    known = {job: str(records[job]["file"]) for job in owner.values() if job in wanted}
+    taken = known.values() if overwrite else owner.keys()
+    names = _Names(folder, overwrite, {name.casefold() for name in taken})
+    jobs = []
+    for index, (job, (entry, seed, settled)) in enumerate(wanted.items()):
+        file = known[job] if job in known else names.choose(job, entry, seed)
+        prompt = entry.config.prompts[0]
+        jobs.append(
+            BatchJob(job, index, entry.line, entry.label, prompt, seed, settled.config, file, job in known,
+                     settled.problem)
+        )  # fmt: skip
+    return jobs
+
+
+def in_shard(job: BatchJob, shard: tuple[int, int] | None) -> bool:
+    """Whether a job belongs to part K of N, which depends on its id alone."""
+    return shard is None or int(job.id, 16) % shard[1] == shard[0] - 1
+
+
+def is_done(job: BatchJob, records: Mapping[str, Record], folder: Path) -> bool:
+    """Whether the picture was made and its file is still what was written."""
+    record = records.get(job.id)
+    if record is None or record.get("status") != "done" or not job.owned:
+        return False
+    try:
+        return durable.sha256_file(folder / job.file) == record.get("sha256")
+    except OSError:
+        return False
+
+
+def estimate(
+    todo: Sequence[BatchJob], done: Sequence[BatchJob], records: Mapping[str, Record], folder: Path
+) -> Estimate | None:
+    """What `todo` will take; None if for some of its settings no picture has been measured."""
+    measured: dict[GenerateConfig, list[tuple[float, int]]] = {}
+    for job in done:
+        seconds = records[job.id].get("seconds")
+        if isinstance(seconds, (int, float)):
+            measured.setdefault(job.config, []).append((seconds, (folder / job.file).stat().st_size))
+    if not todo or any(job.config not in measured for job in todo):
+        return None
+    means = {
+        config: (sum(row[0] for row in rows) / len(rows), sum(row[1] for row in rows) / len(rows))
+        for config, rows in measured.items()
+    }
+    return Estimate(
+        sum(means[job.config][0] for job in todo), round(sum(means[job.config][1] for job in todo))
+    )
+
+
+@dataclass(frozen=True)
+class _Settled:
+    config: GenerateConfig
+    identity: str
+    problem: T2IError | None
+
+
+@dataclass
+class _Settling:
+    """Settles configs; each model and each combination of settings is looked up once."""
+
+    previews: dict[GenerateConfig, GenerateConfig | T2IError] = field(default_factory=dict)
+    identities: dict[str, str] = field(default_factory=dict)
+    settled: dict[GenerateConfig, _Settled] = field(default_factory=dict)
+
+    def settle(self, config: GenerateConfig) -> _Settled:
+        config = config.replace(prompts=(), seed=None, num_images=1)
+        if config not in self.settled:
+            self.settled[config] = self._settle(config)
+        return self.settled[config]
+
+    def _settle(self, config: GenerateConfig) -> _Settled:
+        shape = config.replace(negative_prompt="")  # wildcards make many of them
+        if shape not in self.previews:
+            try:
+                self.previews[shape] = preview(shape)
+                if config.model not in self.identities:
+                    self.identities[config.model] = _identity(config.model)
+            except T2IError as error:
+                self.previews[shape] = error
+        found = self.previews[shape]
+        if isinstance(found, T2IError):
+            return _Settled(config, config.model, found)
+        found = found.replace(negative_prompt=config.negative_prompt)
+        return _Settled(found, self.identities[config.model], None)
+
+
+def _identity(model: str) -> str:
+    """What tells a model from others: the hashes of its files, or its id where they are on the Hub."""
+    source = weights.resolve_model(model)
+    if source.path is None:
+        return source.id
+    return hashlib.sha256(json.dumps(weights.hash_files(source.files), sort_keys=True).encode()).hexdigest()
+
+
+def _job_id(entry: Entry, seed: int, settled: _Settled) -> str:
+    config = {name: value for name, value in settled.config.to_dict().items() if name not in NOT_IN_ID}
+    if config["guidance_scale"] is not None:
+        config["guidance_scale"] = float(config["guidance_scale"])
+    shapes = {
+        "config": config,
+        "model": settled.identity,
+        "prompt": entry.config.prompts[0],
+        "seed": seed,
+        "output": entry.output,
+    }
+    return hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass
+class _Names:
+    """Gives each new picture a name that is free; `taken` holds names without case."""
+
+    folder: Path
+    overwrite: bool
+    taken: set[str]
+
+    def choose(self, job: str, entry: Entry, seed: int) -> str:
+        error = StorageError("")
+        for name in _candidates(job, entry, seed):
+            path = self.folder / name
+            if name.casefold() in self.taken:
+                error = StorageError(f"{path} is another picture of this folder", "choose another name")
+                continue
+            try:
+                check_free(path, self.overwrite)
+            except StorageError as reason:
+                error = reason
+                continue
+            self.taken.add(name.casefold())
+            return name
+        raise StorageError(f"line {entry.line}: {error.message}", error.hint)
+
+
+def _candidates(job: str, entry: Entry, seed: int) -> Iterator[str]:
+    """Names for a picture, the shortest first; a line that names its only picture has but that one."""
+    axes = slug(" ".join(f"{name} {value}" for name, value in entry.axes))[:AXES_LENGTH].strip("-")
+    which = f"-{axes}-{seed}" if entry.axes else f"-{seed}"
+    if entry.output is not None:
+        path = PurePosixPath(entry.output)
+        if entry.line_images == 1:
+            yield str(path)
+            return
+        stem, suffix = str(path.with_suffix("")), path.suffix
+    else:
+        stem, suffix = f"{entry.line:05d}-{slug(entry.label)[:LABEL_LENGTH].strip('-')}", ".png"
+    for known_by in ("", f"-{job[:8]}", f"-{job}"):
+        yield f"{stem}{which}{known_by}{suffix}"

@@ -1,0 +1,258 @@
+"""`t2i batch`: every picture that a prompt file asks for, each made once."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from t2i import batch, environment
+from t2i.batch import BatchJob, Estimate
+from t2i.cli import drawing
+from t2i.cli.door import notice, raise_all
+from t2i.cli.options import config_command
+from t2i.config import GenerateConfig
+from t2i.config.batch import BatchConfig
+from t2i.errors import Interrupted, PartialError, ResourceError
+from t2i.promptfiles import PromptFile, PromptFileError, parse_prompt_file
+from t2i.promptfiles.sources import format_of, read_bytes
+
+SECONDS_BETWEEN_LINES = 30.0
+AGAIN = "the same command goes on with the rest"
+
+
+@config_command(GenerateConfig, also=BatchConfig, skip=("prompts",), none_means="the model's")
+def command(
+    given: dict[str, Any],
+    config: BatchConfig,
+    file: Annotated[str, typer.Argument(help="prompt file; - reads stdin", metavar="FILE")],
+    size: Annotated[str | None, typer.Option(help="width and height, as 512x768", metavar="WxH")] = None,
+) -> None:
+    """Draw every picture that a prompt file asks for, each once.
+
+    FILE is .txt (a prompt a line), .jsonl, .csv, .toml or .yaml; its keys are the options of `t2i generate`,
+    which given here are defaults of all lines. Everything wrong is told at once, before a model is loaded.
+    The same command again draws only what is missing, damaged or failed. Paths go to stdout as the pictures
+    appear; OUTPUT holds the pictures and manifest.jsonl, a line for each.
+    """
+    folder = Path(str(config.output))
+    parse = _parser(file, config, drawing.with_size(given, size))
+    kept = batch.kept_run_seed(folder) if config.run_seed is None else config.run_seed
+    parsed = parse(0 if kept is None and config.shard is not None else kept)
+    environment.prepare(offline=config.offline, quiet=not config.verbose)
+    if config.dry_run:
+        _Plan.make(parsed, batch.read_records(folder), folder, config).show()
+        return
+    with batch.open_manifest(folder, config.wait) as manifest, _stop_softly() as stopping:
+        kept = batch.kept_run_seed(folder) if config.run_seed is None else None
+        if kept is None:
+            batch.keep_run_seed(folder, parsed.run_seed)
+        elif kept != parsed.run_seed:  # a process that we waited for has drawn one
+            parsed = parse(kept)
+        plan = _Plan.make(parsed, manifest.records, folder, config)
+        plan.tell()
+        plan.draw(manifest, batch.Limits(config.most_failures, stopping))
+
+
+def _parser(file: str, config: BatchConfig, defaults: dict[str, Any]) -> Callable[[int | None], PromptFile]:
+    """Read the file once; what is returned checks it, with a run seed."""
+    format, data = format_of(file, config.format), read_bytes(file)
+
+    def parse(run_seed: int | None) -> PromptFile:
+        try:
+            return parse_prompt_file(
+                data, format, "stdin" if file == "-" else file, defaults, config.axis, config.repeat,
+                config.wildcards, run_seed,
+            )  # fmt: skip
+        except PromptFileError as error:
+            raise_all(error.each())
+            raise
+
+    return parse
+
+
+@contextmanager
+def _stop_softly() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM ask to stop, and only the second one interrupts; yields whether somebody asked."""
+    asked = False
+    before: dict[int, Any] = {}
+
+    def ask(number: int, frame: object) -> None:
+        nonlocal asked
+        if asked and callable(before[number]):
+            before[number](number, frame)
+        asked = True
+        notice("stopping after the pictures that are being drawn; once more stops at once")
+
+    numbers: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        try:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, ask)
+        except ValueError:
+            pass  # not in the main thread: whoever owns it decides about signals
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class _Plan:
+    """The pictures of one run, and what is said about them."""
+
+    config: BatchConfig
+    folder: Path
+    parsed: PromptFile
+    jobs: list[BatchJob]
+    done: list[BatchJob]
+    todo: list[BatchJob]
+    estimate: Estimate | None
+    last_line: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def make(cls, parsed: PromptFile, records: batch.Records, folder: Path, config: BatchConfig) -> _Plan:
+        """Plan everything, then keep what is in the shard."""
+        every = batch.plan_batch(parsed.entries, records, folder, config.overwrite)
+        jobs = [job for job in every if batch.in_shard(job, config.shard_of)]
+        done = [job for job in jobs if batch.is_done(job, records, folder)]
+        finished = {job.id for job in done}
+        todo = [job for job in jobs if job.id not in finished]
+        estimate = batch.estimate(todo, done, records, folder)
+        return cls(config, folder, parsed, jobs, done, todo, estimate)
+
+    def figures(self) -> dict[str, Any]:
+        """What `--json` says about the plan."""
+        return {
+            "prompts": self.parsed.prompts,
+            "pictures": self.parsed.images,
+            "duplicates": self.parsed.duplicates,
+            "shard": self.config.shard,
+            "run_seed": self.parsed.run_seed,
+            "done": len(self.done),
+            "todo": len(self.todo),
+            "estimated_s": round(self.estimate.seconds, 1) if self.estimate else None,
+            "estimated_bytes": self.estimate.size_bytes if self.estimate else None,
+        }
+
+    def show(self) -> None:
+        """`--dry-run`."""
+        if not self.config.json:
+            self.tell()
+            for job in self.todo:
+                print(self.folder / job.file)
+        else:
+            open_jobs = {job.id for job in self.todo}
+            rows = [
+                {
+                    "job": job.id,
+                    "line": job.line,
+                    "seed": job.seed,
+                    "prompt": job.prompt,
+                    "path": str(self.folder / job.file),
+                    "done": job.id not in open_jobs,
+                    "problem": job.problem.message if job.problem else None,
+                }
+                for job in self.jobs
+            ]
+            print(json.dumps({**self.figures(), "jobs": rows}, ensure_ascii=False))
+
+    def tell(self) -> None:
+        """The plan in a line or two on stderr, and as an event."""
+        line = f"{_count(self.parsed.prompts, 'prompt')}, {_count(self.parsed.images, 'picture')}"
+        if self.config.shard is not None:
+            line += f", {len(self.jobs)} in shard {self.config.shard}"
+        if self.done:
+            line += f", {len(self.done)} done, {len(self.todo)} to draw"
+        if self.estimate is not None:
+            size = self.estimate.size_bytes / 1e6
+            line += f", about {_time(self.estimate.seconds)} and {size:.3g} MB by the pictures that are there"
+        notice(line)
+        if self.parsed.duplicates:
+            notice(f"{_count(self.parsed.duplicates, 'picture')} asked for more than once, drawn once")
+        for message in {job.problem.message: None for job in self.todo if job.problem}:
+            notice(f"cannot be drawn: {message}")
+        if self.config.json and not self.config.dry_run:
+            self._event("plan", self.figures())
+
+    def draw(self, manifest: batch.Manifest, limits: batch.Limits) -> None:
+        """Draw what is missing, and end as the pictures did.
+
+        Raises:
+            Interrupted: Somebody asked to stop.
+            PartialError: Some failed or are left.
+            ResourceError: All did.
+        """
+        made = failed = 0
+        tell = notice if self.config.verbose else None
+        records = batch.draw_batch(
+            self.todo, self.folder, manifest, self.config.metadata, self.config.overwrite, limits, tell
+        )
+        with self._progress() as advance:
+            for record in records:
+                made += record["status"] == "done"
+                failed += record["status"] == "failed"
+                self._tell_record(record)
+                advance(made, failed)
+        left = len(self.todo) - made - failed
+        if self.config.json:
+            self._event("end", {"done": len(self.done) + made, "made": made, "failed": failed, "left": left})
+        if left and limits.stopping():
+            raise Interrupted(f"stopped after {made} of {len(self.todo)} pictures", AGAIN)
+        if failed:
+            message = f"{_count(failed, 'picture')} of {len(self.jobs)} failed"
+            message += f", {left} not tried" if left else ""
+            kind = PartialError if made or self.done else ResourceError
+            raise kind(message, f"{manifest.path} says why; {AGAIN}")
+
+    def _tell_record(self, record: batch.Record) -> None:
+        if record["status"] == "failed":
+            notice(f"line {record['line']}, seed {record['seed']}: {record['error']}")
+        if self.config.json:
+            path = str(self.folder / record["file"]) if record["status"] == "done" else None
+            self._event(record["status"], {**record, "path": path})
+        elif record["status"] == "done":
+            print(self.folder / record["file"], flush=True)
+
+    def _event(self, name: str, values: dict[str, Any]) -> None:
+        print(json.dumps({"event": name, **values}, ensure_ascii=False), flush=True)
+
+    @contextmanager
+    def _progress(self) -> Iterator[Callable[[int, int], None]]:
+        """A bar on a terminal, a line now and then elsewhere."""
+        if not sys.stderr.isatty():
+            yield self._line_now_and_then
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        # rich would send stdout to the terminal of stderr; it may, where both are one.
+        with Progress(
+            *columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
+        ) as bar:
+            task = bar.add_task("", total=len(self.todo))
+            yield lambda made, failed: bar.update(task, completed=made + failed)
+
+    def _line_now_and_then(self, made: int, failed: int) -> None:
+        now = time.monotonic()
+        if now - self.last_line >= SECONDS_BETWEEN_LINES:
+            self.last_line = now
+            notice(f"{made + failed} of {len(self.todo)}" + (f", {failed} failed" if failed else ""))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,86 @@
+"""What `t2i batch` does with a prompt file; how the pictures look is `GenerateConfig`'s."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from t2i.config.fields import Config, option
+from t2i.config.generate import SEED_LIMIT
+from t2i.config.output import OutputConfig
+from t2i.errors import UsageError
+
+MOST_SHARDS = 10_000
+
+
+def _same(name: str) -> Any:
+    """A field with the default, choices and help that `t2i generate` has for it."""
+    found = next(item for item in fields(OutputConfig) if item.name == name)
+    return field(default=found.default, metadata=found.metadata)
+
+
+@dataclass(frozen=True)
+class BatchConfig(Config):
+    """One `t2i batch` run."""
+
+    output: str | None = option(
+        None, "folder of the pictures and their manifest.jsonl; needed", "-o", "--outdir"
+    )
+    format: str | None = option(
+        None, "kind of file: txt, jsonl, csv, toml or yaml; default: by its suffix, txt for stdin"
+    )
+    axis: tuple[str, ...] = option(
+        (), "draw every line with each value, as steps=20,30; several axes: every combination"
+    )
+    repeat: int = option(1, "times that each line is drawn, with further seeds", low=1, high=100_000)
+    wildcards: str | None = option(None, "folder of the lists that __name__ picks from; default: none")
+    run_seed: int | None = option(
+        None,
+        "what seeds come from that nobody gives; default: the folder's, else drawn, or 0 with --shard",
+        low=0, high=SEED_LIMIT - 1,
+    )  # fmt: skip
+    shard: str | None = option(
+        None, "draw only part K of N, as 2/8, by the id of each picture; default: everything"
+    )
+    fail_fast: bool = option(False, "stop at the first picture that fails")
+    max_failures: int | None = option(
+        None, "stop when so many pictures have failed; default: go on to the end", low=1, high=1_000_000
+    )
+    wait: bool = option(False, "wait while another t2i batch works in the folder")
+    overwrite: bool = option(False, "replace files in the folder that this batch did not make")
+    metadata: str = _same("metadata")
+    json: bool = option(False, "print events, one line of JSON each, instead of paths")
+    dry_run: bool = option(False, "say what would be drawn, and stop")
+    verbose: bool = _same("verbose")
+    offline: bool = _same("offline")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.output:
+            raise UsageError("--output: a folder for the pictures is needed", "for example -o pictures/")
+        if self.fail_fast and self.max_failures not in (None, 1):
+            raise UsageError("--fail-fast and --max-failures say different things", "give one of them")
+        _ = self.shard_of
+
+    @property
+    def most_failures(self) -> int | None:
+        """At how many failed pictures to stop; None: never."""
+        return 1 if self.fail_fast else self.max_failures
+
+    @property
+    def shard_of(self) -> tuple[int, int] | None:
+        """`shard` as (K, N), 1 ≤ K ≤ N; None for everything.
+
+        Raises:
+            UsageError: Not two such numbers.
+        """
+        if self.shard is None:
+            return None
+        found = re.fullmatch(r"(\d{1,5})/(\d{1,5})", self.shard)
+        if found is None or not 1 <= int(found[1]) <= int(found[2]) <= MOST_SHARDS:
+            raise UsageError(
+                f"--shard {self.shard}: not K/N with K from 1 to N and N at most {MOST_SHARDS}",
+                "for example --shard 2/8",
+            )
+        return int(found[1]), int(found[2])
