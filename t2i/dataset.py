@@ -108,7 +108,7 @@ def _sidecar(file: Path) -> Path:
 def _read_sidecar(file: Path) -> str:
     """The first line of the text file beside a picture; a picture without one has no caption."""
     try:
-        lines = _sidecar(file).read_text(encoding="utf-8").strip().splitlines()
+        lines = _sidecar(file).read_text(encoding="utf-8-sig").strip().splitlines()
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as error:
@@ -141,7 +141,9 @@ def _read_metadata(root: Path, file: Path) -> Iterator[Example]:
 def _metadata_rows(file: Path) -> Iterator[tuple[int, dict[str, object]]]:
     """(line number, row) of a .jsonl or .csv file."""
     try:
-        with open(file, encoding="utf-8", newline="") as lines:
+        with open(
+            file, encoding="utf-8-sig", newline=""
+        ) as lines:  # spreadsheets begin with a byte-order mark
             if file.suffix == ".csv":
                 for number, row in enumerate(csv.DictReader(lines), 2):
                     yield number, dict(row)

@@ -333,6 +333,11 @@ def test_explain_prompt(run: Run, tiny_pocket: Path) -> None:
     assert list(Path().iterdir()) == []
 
 
+def test_explain_prompt_needs_one(run: Run) -> None:
+    result = run("generate", "--explain-prompt")
+    assert result.code == 2 and "no prompt to explain" in result.err
+
+
 def test_explain_prompt_as_json(run: Run, tiny_pocket: Path) -> None:
     result = run("generate", "a dgo", "red", "-m", tiny_pocket, "--explain-prompt", "--json")
     rows = [json.loads(line) for line in result.lines]

@@ -160,7 +160,10 @@ def progress(what: str) -> Iterator[Any]:
 
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # else rich would send paths meant for a pipe to the terminal
+    ) as bar:  # fmt: skip
         task = bar.add_task(what, total=None)
 
         def on_step(step: StepDone) -> None:

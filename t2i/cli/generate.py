@@ -14,6 +14,7 @@ from t2i.cli.door import notice
 from t2i.cli.options import config_command
 from t2i.config import GenerateConfig
 from t2i.config.output import OutputConfig
+from t2i.errors import UsageError
 from t2i.jobs import read_prompts
 
 
@@ -47,6 +48,8 @@ def command(
 
 
 def _explain(config: GenerateConfig, door: OutputConfig) -> None:
+    if not config.prompts:
+        raise UsageError("no prompt to explain", 'give one: t2i generate "a corgi" --explain-prompt')
     drawing.prepare(door)
     from t2i.pipeline import load
 

@@ -100,6 +100,8 @@ class Stage:
                 if self.step % self.config.sample_steps == 0:
                     figures |= self._sample(prompts)
                 yield Progress(self.name, self.step, self.total, figures=figures)
+                if self.team.size == 1:  # nobody else has to hear of it in the next step
+                    halt = stopped.is_set() or self._time_is_up(began)
             self._save()
         if stopped.is_set():
             raise Interrupted(

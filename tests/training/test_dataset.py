@@ -34,6 +34,8 @@ def test_csv_and_sub_folders(tmp_path: Path) -> None:
     picture(tmp_path / "in" / "x.png")
     (tmp_path / "metadata.csv").write_text('file_name,text\nin/x.png,"a, b"\n')
     assert read_folder(tmp_path).captions() == ["a, b"]
+    (tmp_path / "metadata.csv").write_text('file_name,text\nin/x.png,"a, b"\n', encoding="utf-8-sig")
+    assert read_folder(tmp_path).captions() == ["a, b"], "as spreadsheets write it"
 
 
 @pytest.mark.parametrize(
