@@ -410,6 +410,36 @@ def test_ctrl_c_at_any_moment_is_no_traceback(moment: float, tiny_pocket: Path, 
     assert not any("Traceback" in text or "terminate" in text for text in told)
 
 
+def test_an_interrupt_that_falls_into_a_finalizer_is_not_lost(tmp_path: Path) -> None:
+    script = """
+import os, signal, sys, time
+import typer
+from t2i.cli.door import deferred, run
+
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        for _ in range(1000):  # here Python raises the interrupt, and drops it
+            pass
+
+app = typer.Typer()
+
+@app.command()
+@deferred
+def work() -> int:
+    Finalized()
+    time.sleep(60)
+    return 0
+
+sys.exit(run(app, []))
+"""
+    for name in ("SIGINT", "SIGTERM"):
+        done = subprocess.run(
+            [sys.executable, "-c", script, name], capture_output=True, text=True, timeout=50
+        )
+        assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
+
+
 def test_verbose_says_what_was_chosen(run: Run, tiny_pocket: Path) -> None:
     result = run("generate", "a dog", "-m", tiny_pocket, "--seed", 1, "--steps", 2, "-v")
     assert "fp32" in result.err and "ddim, 2 steps" in result.err

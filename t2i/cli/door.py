@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -43,6 +44,8 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
         signal.signal(signal.SIGTERM, _interrupt)
         if signal.getsignal(signal.SIGINT) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(signal.SIGINT, _interrupt)  # one that is ignored (nohup, &) stays ignored
+        if hasattr(signal, "pthread_kill"):
+            sys.unraisablehook = _interrupt_again
     except ValueError:
         pass  # not in the main thread: whoever owns it decides about signals
     try:
@@ -138,3 +141,15 @@ def _interrupt(number: int, frame: object) -> None:
     if any(getattr(spec, "_initializing", False) for spec in specs):
         os._exit(complain("interrupted", exit_code=INTERRUPTED))  # nothing has been begun yet
     raise KeyboardInterrupt
+
+
+def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
+    """Python drops what a finalizer or a weak reference's callback raises: send the interrupt once more."""
+    if not issubclass(lost.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    # SIGTERM, because whoever started us may have SIGINT ignored. A true signal ends a sleep as well.
+    main_thread = threading.main_thread().ident
+    again = threading.Timer(0.01, signal.pthread_kill, [main_thread, signal.SIGTERM])
+    again.daemon = True
+    again.start()
