@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +49,9 @@ def save_checkpoint(
         _drop(path)
     with durable.staged_folder(path) as staged:
         for name, tensors in groups.items():
-            try:
-                save_file(
-                    {key: value.contiguous() for key, value in tensors.items()},
-                    staged / f"{name}.safetensors",
-                )
-            except Exception as error:  # safetensors wraps the operating system's error in its own
-                if "os error 28" in str(error).lower() or "no space" in str(error).lower():
-                    raise StorageError(f"no space left while writing {path}", "free some space") from error
-                raise StorageError(f"cannot write {path}: {error}") from error
+            save_file(
+                {key: value.contiguous() for key, value in tensors.items()}, staged / f"{name}.safetensors"
+            )
             durable.fault_point("checkpoint.save")
         durable.write_json(staged / "state.json", state)
         digests = {file.name: durable.sha256_file(file) for file in sorted(staged.iterdir())}
@@ -109,10 +104,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
 def sweep_temporaries(folder: Path) -> None:
     """Remove what a killed process left anywhere below; only safe while the run is locked."""
     for path in list(folder.rglob(f"{durable.TEMPORARY_PREFIX}*")):
-        if path.is_dir():
-            durable.remove_folder(path)
-        else:
-            path.unlink(missing_ok=True)
+        durable.remove(path)
 
 
 def _drop(path: Path) -> None:
@@ -120,16 +112,35 @@ def _drop(path: Path) -> None:
     aside = durable.temporary_path(path)
     os.rename(path, aside)
     durable.fault_point("checkpoint.rotate")
-    durable.remove_folder(aside)
+    durable.remove(aside)
 
 
-def save_handoff(path: Path, weights: Mapping[str, Tensor], ema: Mapping[str, Tensor], step: int) -> None:
+@dataclass(frozen=True)
+class Handoff:
+    """What carries a run elsewhere.
+
+    Attributes:
+        weights: Parameter name → value.
+        ema: Their average.
+        step: Optimizer steps done.
+        stage: The stage that was trained, empty in files from before it was kept.
+        settings: Settings of the stage with which it must go on.
+    """
+
+    weights: Mapping[str, Tensor]
+    ema: Mapping[str, Tensor]
+    step: int
+    stage: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_handoff(path: Path, handoff: Handoff) -> None:
     """Weights and their average as bf16 in one file of at most 60 MiB.
 
     The raw weights are left out where both do not fit: the average is what a model is made of.
 
     Raises:
-        StorageError: The average alone is over 60 MiB.
+        StorageError: The average alone is over 60 MiB, or the file cannot be written.
     """
 
     def packed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -138,19 +149,23 @@ def save_handoff(path: Path, weights: Mapping[str, Tensor], ema: Mapping[str, Te
     def size(tensors: Mapping[str, Tensor]) -> int:
         return sum(value.numel() * value.element_size() for value in tensors.values())
 
-    tensors = packed("ema", ema or weights)
-    both = tensors | packed("weights", weights)
+    tensors = packed("ema", handoff.ema or handoff.weights)
+    both = tensors | packed("weights", handoff.weights)
     if size(both) < HANDOFF_LIMIT - 2**20:
         tensors = both
     elif size(tensors) >= HANDOFF_LIMIT - 2**20:
         raise StorageError(f"a handoff of {size(tensors) / 2**20:.0f} MiB is over the limit of 60 MiB")
-    durable.write_with(
-        path, lambda file: save_file(tensors, file, metadata={"step": str(step), "t2i": "handoff"})
-    )
+    header = {
+        "t2i": "handoff",
+        "step": str(handoff.step),
+        "stage": handoff.stage,
+        "settings": json.dumps(handoff.settings),
+    }
+    durable.write_with(path, lambda file: save_file(tensors, file, metadata=header))
 
 
-def load_handoff(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], int]:
-    """(weights, ema, step) of a handoff file, as float32.
+def load_handoff(path: Path) -> Handoff:
+    """A handoff file, its weights as float32.
 
     Raises:
         ModelError: Missing, or not a handoff.
@@ -165,4 +180,5 @@ def load_handoff(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], int]
         raise ModelError(f"{path} is not a handoff file", "write one with --save-handoff")
     ema = {name[4:]: value for name, value in tensors.items() if name.startswith("ema.")}
     weights = {name[8:]: value for name, value in tensors.items() if name.startswith("weights.")}
-    return weights or dict(ema), ema, int(header["step"])
+    settings = json.loads(header.get("settings", "{}"))
+    return Handoff(weights or dict(ema), ema, int(header["step"]), header.get("stage", ""), settings)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -212,18 +213,39 @@ def load_pixels(folder: ImageFolder, resolution: int, cache: Path) -> np.ndarray
         uint8, (N, 3, resolution, resolution), mapped from a file in `cache`.
     """
     path = cache / f"pixels-{dataset_key(folder, resolution)}.npy"
+    files = [example.file for example in folder.examples]
+
+    def decoded() -> Iterator[np.ndarray]:
+        with ProcessPoolExecutor() as pool:
+            yield from pool.map(partial(decode, resolution=resolution), files, chunksize=64)
+
+    return cached_table(path, (len(files), 3, resolution, resolution), np.uint8, decoded)
+
+
+def cached_table(
+    path: Path, shape: tuple[int, ...], dtype: type[np.generic], rows: Callable[[], Iterable[np.ndarray]]
+) -> np.ndarray:
+    """A table computed once: mapped from its file, which is written first if it is not there.
+
+    Args:
+        path: A .npy file.
+        shape: Of the whole table.
+        dtype: Of its values.
+        rows: Called when the file is missing; the table in order, in pieces of any length.
+
+    Raises:
+        StorageError: The disk has no room for all of it; told before the first row is computed.
+    """
+
+    def write(temporary: Path) -> None:
+        header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+        with open(temporary, "wb") as file:  # not a map: a full disk would kill the process (SIGBUS)
+            np.lib.format.write_array_header_1_0(file, header)
+            durable.reserve(file, path, file.tell() + math.prod(shape) * np.dtype(dtype).itemsize)
+            for row in rows():
+                file.write(row.astype(dtype, copy=False).tobytes())
+
     if not path.is_file():
-        files = [example.file for example in folder.examples]
-
-        def write(temporary: Path) -> None:
-            shape = (len(files), 3, resolution, resolution)
-            table = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-            with ProcessPoolExecutor() as pool:
-                rows = pool.map(partial(decode, resolution=resolution), files, chunksize=64)
-                for index, row in enumerate(rows):
-                    table[index] = row
-            table.flush()
-
         durable.write_with(path, write)
     return np.load(path, mmap_mode="r")
 

@@ -10,16 +10,19 @@ import errno
 import hashlib
 import json
 import os
+import re
 import signal
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from t2i.errors import StorageError
 
 TEMPORARY_PREFIX = ".tmp-"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+ROOM = "free some space or choose another folder"
 _passes: dict[str, int] = {}
 
 
@@ -51,11 +54,55 @@ def fsync_path(path: Path) -> None:
 
 def storage_error(path: Path, error: OSError) -> StorageError:
     """The one line a person reads for an operating-system error while writing `path`."""
-    if error.errno == errno.ENOSPC:
-        return StorageError(f"no space left while writing {path}", "free some space or choose another folder")
+    if error.errno in FULL:
+        return StorageError(f"no space left while writing {path}", ROOM)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StorageError(f"no permission to write {path}", "choose a folder you may write to")
     return StorageError(f"cannot write {path}: {error.strerror or error}")
+
+
+@contextmanager
+def as_storage_error(path: Path) -> Iterator[None]:
+    """Tell what the operating system refuses while `path` is written as a `StorageError`.
+
+    safetensors and tokenizers hide the system's error in one of their own: "… (os error 28)".
+    """
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(path, error) from error
+    except Exception as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise storage_error(path, OSError(int(number[1]), os.strerror(int(number[1])))) from error
+
+
+def reserve(file: IO[bytes], path: Path, size: int) -> None:
+    """Take the disk space that a file will fill, so that a full disk is met before the work, not in it.
+
+    Args:
+        file: Open for writing.
+        path: The name that a person knows it by.
+        size: Bytes.
+
+    Raises:
+        StorageError: So much is not free.
+    """
+    import shutil
+
+    free = shutil.disk_usage(path.parent).free
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        elif free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        if error.errno in FULL:
+            needs = f"{path} needs {size:,} bytes, {free:,} are free"
+            raise StorageError(f"no space left: {needs}", ROOM) from error
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # this disk cannot reserve
+            raise
 
 
 def write_with(path: Path, write: Callable[[Path], None], overwrite: bool = True) -> None:
@@ -72,20 +119,21 @@ def write_with(path: Path, write: Callable[[Path], None], overwrite: bool = True
     """
     temporary = temporary_path(path)
     try:
-        _make_folder(path.parent)
-        write(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())  # safetensors makes its files 0600
-        fsync_path(temporary)
-        fault_point("file.before_rename")
-        if overwrite:
-            os.replace(temporary, path)
-        else:
-            _rename_to_free_name(temporary, path)
-        fsync_path(path.parent)
-    except FileExistsError as error:
-        raise StorageError(f"{path} already exists", "choose another name or pass --overwrite") from error
-    except OSError as error:
-        raise storage_error(path, error) from error
+        with as_storage_error(path):
+            _make_folder(path.parent)
+            write(temporary)
+            os.chmod(temporary, 0o666 & ~_umask())  # safetensors makes its files 0600
+            fsync_path(temporary)
+            fault_point("file.before_rename")
+            if overwrite:
+                os.replace(temporary, path)
+            else:
+                try:
+                    _rename_to_free_name(temporary, path)
+                except FileExistsError as error:
+                    hint = "choose another name or pass --overwrite"
+                    raise StorageError(f"{path} already exists", hint) from error
+            fsync_path(path.parent)
     finally:
         with suppress(OSError):  # the folder itself may be what is wrong; that error is the one to tell
             temporary.unlink(missing_ok=True)
@@ -102,34 +150,48 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def staged_folder(path: Path) -> Iterator[Path]:
+def staged_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """Fill a temporary folder, then give it its name in one rename.
 
-    Nothing is left behind on an exception. `path` must not exist yet.
+    Nothing is left behind on an exception.
+
+    Args:
+        path: Where the folder will be; without `overwrite` it must not exist yet.
+        overwrite: Replace what is there; nothing of it is kept.
+
+    Raises:
+        StorageError: No space, no permission, or the folder is there already.
     """
-    temporary = temporary_path(path)
+    temporary, retired = temporary_path(path), temporary_path(path)
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        for file in sorted(temporary.rglob("*")):
-            if file.is_file():
-                os.chmod(file, 0o666 & ~_umask())
-            fsync_path(file)
-        fsync_path(temporary)
-        fault_point("folder.before_rename")
-        os.rename(temporary, path)
-        fsync_path(path.parent)
-    except OSError as error:
-        raise storage_error(path, error) from error
+        with as_storage_error(path):
+            temporary.mkdir(parents=True)
+            yield temporary
+            for file in sorted(temporary.rglob("*")):
+                if file.is_file():
+                    os.chmod(file, 0o666 & ~_umask())
+                fsync_path(file)
+            fsync_path(temporary)
+            fault_point("folder.before_rename")
+            if overwrite and os.path.lexists(path):
+                os.rename(path, retired)
+            os.rename(temporary, path)
+            fsync_path(path.parent)
+    except StorageError as error:  # a person knows the files in it by their final names
+        raise StorageError(error.message.replace(str(temporary), str(path)), error.hint) from error
     finally:
-        remove_folder(temporary)
+        remove(temporary)
+    remove(retired)
 
 
-def remove_folder(path: Path) -> None:
-    """Delete a folder and what is in it; a missing one is fine."""
+def remove(path: Path) -> None:
+    """Delete a folder and what is in it, a file or a link; a missing one is fine."""
     import shutil
 
-    shutil.rmtree(path, ignore_errors=True)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sha256_file(path: Path) -> str:

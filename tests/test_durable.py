@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,61 @@ def test_a_staged_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         (stage / "a").write_bytes(b"1")
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["done"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+def test_a_staged_folder_replaces_only_when_told(tmp_path: Path, kind: str) -> None:
+    path, elsewhere = tmp_path / "done", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").write_bytes(b"")
+    if kind == "folder":
+        path.mkdir()
+        (path / "old").write_bytes(b"")
+    elif kind == "file":
+        path.write_bytes(b"")
+    else:
+        path.symlink_to(elsewhere)
+    with pytest.raises(StorageError), durable.staged_folder(path) as stage:
+        (stage / "new").write_bytes(b"")
+    with durable.staged_folder(path, overwrite=True) as stage:
+        (stage / "new").write_bytes(b"")
+    assert [file.name for file in path.iterdir()] == ["new"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["done", "elsewhere"]
+    assert (elsewhere / "kept").exists()
+
+
+def test_a_full_disk_is_told_by_the_final_name(tmp_path: Path) -> None:
+    """Also where the error is that of a library, which has the system's number in its text only."""
+    with (
+        pytest.raises(StorageError, match=f"no space left while writing {tmp_path}/model/unet/x$"),
+        durable.staged_folder(tmp_path / "model") as stage,
+    ):
+
+        def full(temporary: Path) -> None:
+            raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+        durable.write_with(stage / "unet" / "x", full)
+    with pytest.raises(RuntimeError, match="another"), durable.staged_folder(tmp_path / "model"):
+        raise RuntimeError("another mistake")
+    assert not list(tmp_path.iterdir())
+
+
+def test_space_is_reserved_or_refused_with_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(tmp_path / "x", "wb") as file:
+        durable.reserve(file, tmp_path / "x", 100_000)
+    assert os.stat(tmp_path / "x").st_blocks * 512 >= 100_000
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with open(tmp_path / "x", "wb") as file, pytest.raises(StorageError) as caught:
+        durable.reserve(file, tmp_path / "table.npy", 100_000)
+    assert re.search(r"table\.npy needs 100,000 bytes, [\d,]+ are free", caught.value.message)
+
+    monkeypatch.delattr(os, "posix_fallocate")
+    with open(tmp_path / "x", "wb") as file, pytest.raises(StorageError, match="needs"):
+        durable.reserve(file, tmp_path / "table.npy", 2**60)
 
 
 def test_new_files_follow_the_umask(tmp_path: Path) -> None:

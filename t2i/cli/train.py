@@ -28,7 +28,8 @@ def command(
 
     `--method scratch` trains an autoencoder (vae), a text encoder (clip) and a UNet in order; each can be run
     alone. The model ends up in OUTPUT/model, a folder that `t2i generate --model` and Diffusers load. A run
-    that was stopped or killed goes on with `--resume latest` and ends in the same bits.
+    that was stopped or killed goes on with `--resume latest` and ends in the same bits. What a run did not
+    make itself it replaces only with `--overwrite`.
     """
     config = TrainConfig.from_dict(given)
     environment.prepare(offline=True, quiet=not verbose)

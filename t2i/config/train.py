@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from t2i.config.fields import Config, option
+from t2i.config.fields import Config, flag_of, option
 from t2i.errors import UsageError
 
 METHODS = ("scratch", "vae", "clip", "unet")
@@ -26,6 +26,7 @@ class TrainConfig(Config):
     resolution: int = option(
         64, "side of the square training pictures", low=16, high=1024, multiple_of=8, unit="pixels"
     )
+    overwrite: bool = option(False, "replace files of the same name; a run that is there is trained anew")
     seed: int = option(
         0, "decides weights, data order, noise and caption dropout", "-s", low=0, high=2**31 - 1
     )
@@ -64,7 +65,9 @@ class TrainConfig(Config):
         None, "latest, or a checkpoint folder: continue to the same bits", "--resume-from-checkpoint"
     )
     handoff: str | None = option(
-        None, "start from a handoff file: bf16 weights, fresh optimizer, recorded as not exact"
+        None,
+        "continue the stage of a handoff file (give its --method; for unet also --model with the trained "
+        "parts): bf16 weights, fresh optimizer, recorded as not exact",
     )
     save_handoff: str | None = option(
         None,
@@ -128,3 +131,40 @@ class TrainConfig(Config):
             raise UsageError("no dataset given", "--dataset DIR is a folder of pictures")
         if self.resume is not None and self.handoff is not None:
             raise UsageError("--resume and --handoff both say where to go on from", "give one of them")
+        if self.handoff is not None and self.method == "scratch":
+            raise UsageError(
+                "--handoff continues one stage, and --method scratch trains several",
+                "give the --method of the run that wrote it: vae, clip or unet",
+            )
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        """Refuse widths that no network can be built of, before an earlier stage is trained for nothing.
+
+        GroupNorm needs no check: its groups are chosen to divide the widths.
+        """
+        for name in ("vae_channels", "unet_channels"):
+            widths = getattr(self, name)
+            if not widths or min(widths) < 1:
+                raise UsageError(f"{flag_of(name)} {_listed(widths)}: a width of at least 1 is needed")
+        shrink = 2 ** (len(self.vae_channels) - 1)
+        if self.resolution % shrink:
+            raise UsageError(
+                f"--resolution {self.resolution}: {len(self.vae_channels)} --vae-channels shrink pictures by "
+                f"{shrink}, so it must be a multiple of {shrink}",
+                "change either",
+            )
+        if self.text_width % self.text_heads:
+            raise UsageError(
+                f"--text-width {self.text_width}: must be a multiple of --text-heads {self.text_heads}"
+            )
+        for width in self.unet_channels[1:] or self.unet_channels:  # the outermost level has no attention
+            if width % self.unet_heads:
+                raise UsageError(
+                    f"--unet-channels {width}: must be a multiple of --unet-heads {self.unet_heads}, "
+                    "but for the first of several"
+                )
+
+
+def _listed(values: tuple[int, ...]) -> str:
+    return ", ".join(map(str, values)) or "without a value"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ class Method(Protocol):
     default_steps: ClassVar[int]
     default_learning_rate: ClassVar[float]
     shares_batches: ClassVar[bool]  # the gradient of a batch is the mean of the gradients of its parts
+    results: ClassVar[tuple[str, ...]]  # what the stage writes in the run folder when it ends
 
     def __init__(
         self, config: TrainConfig, data: TrainingData, start: Mapping[str, Any], device: torch.device
@@ -55,6 +57,12 @@ class Method(Protocol):
     def trainable(self) -> nn.ModuleDict:
         """The modules that learn, under their part names; parameters without a gradient stay."""
 
+    def frozen(self) -> Mapping[str, Any]:
+        """What a step depends on and no checkpoint holds: networks that stay as they came, the tokenizer."""
+
+    def notices(self) -> list[str]:
+        """What a person should know of the data before the first step."""
+
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """The scalar to minimise for these examples, and figures for the log.
 
@@ -68,6 +76,12 @@ class Method(Protocol):
 
     def parts(self) -> dict[str, Any]:
         """Part name → trained part, ready to be saved."""
+
+
+def update_digest(digest: hashlib._Hash, state: Mapping[str, Tensor]) -> None:
+    """Add the names and values of weights to a digest, whatever their order and device."""
+    for name, value in sorted(state.items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
 
 
 def norm_groups(channels: Sequence[int]) -> int:

@@ -6,6 +6,7 @@ captions that is common enough is one token.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections import Counter
@@ -34,6 +35,7 @@ class TrainCLIP:
     default_steps: ClassVar[int] = 2000
     default_learning_rate: ClassVar[float] = 1e-3
     shares_batches: ClassVar[bool] = False  # every caption is contrasted with the whole batch
+    results: ClassVar[tuple[str, ...]] = ("parts/clip", "parts/text_encoder", "parts/tokenizer")
 
     def __init__(
         self, config: TrainConfig, data: TrainingData, start: Mapping[str, Any], device: torch.device
@@ -51,6 +53,12 @@ class TrainCLIP:
 
     def trainable(self) -> nn.ModuleDict:
         return nn.ModuleDict({"clip": self.clip})
+
+    def frozen(self) -> Mapping[str, Any]:
+        return {"tokenizer": self.tokenizer}
+
+    def notices(self) -> list[str]:
+        return cut_captions(self.tokenizer, self.data.captions, self.tokens)
 
     def similarity(self, rows: np.ndarray) -> Tensor:
         """Scaled cosine similarity of every picture (rows) with every caption (columns), (B, B)."""
@@ -160,6 +168,33 @@ def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
     ).input_ids
     number = {caption: index for index, caption in enumerate(unique)}
     return encoded[torch.tensor([number[caption] for caption in captions])]
+
+
+def cut_captions(tokenizer: CLIPTokenizer, captions: Sequence[str], tokens: Tensor) -> list[str]:
+    """One line if some captions are longer than the tokenizer's window, which training cuts; else none.
+
+    Args:
+        tokenizer: With `model_max_length`.
+        captions: N captions.
+        tokens: What `tokenize` made of them, (N, L).
+    """
+    full = tokens[:, -2] != tokenizer.eos_token_id  # not padded: only these can be too long
+    counts = Counter(captions[row] for row in full.nonzero()[:, 0].tolist())
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.no_truncation()
+    backend.no_padding()
+    lengths = {
+        caption: len(encoding.ids)
+        for caption, encoding in zip(counts, backend.encode_batch([*counts]), strict=True)
+    }
+    window = tokenizer.model_max_length
+    cut = sum(count for caption, count in counts.items() if lengths[caption] > window)
+    if not cut:
+        return []
+    return [
+        f"{cut} of {len(captions)} captions are longer than {window} tokens and were cut; the longest has "
+        f"{max(lengths.values())}: train the text encoder with --max-tokens {max(lengths.values())}"
+    ]
 
 
 def clip_config(config: TrainConfig, tokenizer: CLIPTokenizer) -> CLIPConfig:

@@ -7,7 +7,7 @@ captions dropped now and then so that classifier-free guidance works (Ho & Salim
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,13 +19,13 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from t2i import diffusion, durable
+from t2i import diffusion
 from t2i.config import TrainConfig
-from t2i.dataset import to_pixels
+from t2i.dataset import cached_table, to_pixels
 from t2i.errors import ModelError
 from t2i.guidance import classifier_free_guidance
-from t2i.methods.base import TrainingData, norm_groups
-from t2i.methods.clip import tokenize, words_of
+from t2i.methods.base import TrainingData, norm_groups, update_digest
+from t2i.methods.clip import cut_captions, tokenize, words_of
 from t2i.methods.sheet import save_sheet
 from t2i.sampling import denoise, initial_latents
 from t2i.schedulers import make_scheduler, set_timesteps
@@ -40,6 +40,7 @@ class TrainUNet:
     default_steps: ClassVar[int] = 20_000
     default_learning_rate: ClassVar[float] = 1e-3
     shares_batches: ClassVar[bool] = True
+    results: ClassVar[tuple[str, ...]] = ("model",)
 
     def __init__(
         self, config: TrainConfig, data: TrainingData, start: Mapping[str, Any], device: torch.device
@@ -56,7 +57,13 @@ class TrainUNet:
         self.text_encoder.train(config.train_text_encoder).requires_grad_(config.train_text_encoder)
         self.tokenizer: CLIPTokenizer = start["tokenizer"]
         self.words = sorted({*start.get("words", ()), *words_of(data.captions)})
-        latents_side = config.resolution // 2 ** (len(self.vae.config.block_out_channels) - 1)
+        shrink = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        if config.resolution % shrink:
+            raise ModelError(
+                f"--resolution {config.resolution}: this VAE shrinks pictures by {shrink}",
+                "give a multiple of it",
+            )
+        latents_side = config.resolution // shrink
         self.unet: UNet2DConditionModel = start.get("unet") or build_unet(
             config, self.vae.config.latent_channels, latents_side, self.text_encoder.config.hidden_size
         )
@@ -76,6 +83,13 @@ class TrainUNet:
         if self.config.train_text_encoder:
             learning["text_encoder"] = self.text_encoder
         return nn.ModuleDict(learning)
+
+    def frozen(self) -> Mapping[str, Any]:
+        staying = {"vae": self.vae, "tokenizer": self.tokenizer}
+        return staying if self.config.train_text_encoder else staying | {"text_encoder": self.text_encoder}
+
+    def notices(self) -> list[str]:
+        return cut_captions(self.tokenizer, self.data.captions, self.tokens)
 
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         original = torch.from_numpy(self.latents[rows]).float()  # (B, C, h, w)
@@ -216,23 +230,17 @@ def cached_latents(vae: AutoencoderKL, data: TrainingData, device: torch.device)
         float16, (N, C, h, w), mapped from a file whose name depends on the pictures and the VAE's weights.
     """
     digest = hashlib.sha256(data.key.encode())
-    for name, value in sorted(vae.state_dict().items()):
-        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    update_digest(digest, vae.state_dict())
     path = data.cache / f"latents-{digest.hexdigest()[:16]}.npy"
-    if not path.is_file():
-        chunks = np.array_split(np.arange(len(data.pixels)), max(1, len(data.pixels) // 128))
 
-        def encode(chunk: np.ndarray) -> np.ndarray:
-            means = vae.encode(to_pixels(data.pixels, chunk).to(device)).latent_dist.mode()
-            return (means * vae.config.scaling_factor).to(torch.float16).cpu().numpy()
+    def encode(chunk: np.ndarray) -> np.ndarray:
+        means = vae.encode(to_pixels(data.pixels, chunk).to(device)).latent_dist.mode()
+        return (means * vae.config.scaling_factor).to(torch.float16).cpu().numpy()
 
-        def write(temporary: Path) -> None:
-            first = encode(chunks[0])
-            shape = (len(data.pixels), *first.shape[1:])
-            table = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-            for chunk in chunks:
-                table[chunk] = encode(chunk)
-            table.flush()
+    def encoded() -> Iterator[np.ndarray]:
+        for chunk in np.array_split(np.arange(len(data.pixels)), max(1, len(data.pixels) // 128)):
+            yield encode(chunk)
 
-        durable.write_with(path, write)
-    return np.load(path, mmap_mode="r")
+    side = data.pixels.shape[-1] // 2 ** (len(vae.config.block_out_channels) - 1)
+    shape = (len(data.pixels), vae.config.latent_channels, side, side)
+    return cached_table(path, shape, np.float16, encoded)

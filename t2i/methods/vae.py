@@ -28,6 +28,7 @@ class TrainVAE:
     default_steps: ClassVar[int] = 4000
     default_learning_rate: ClassVar[float] = 1e-3
     shares_batches: ClassVar[bool] = True
+    results: ClassVar[tuple[str, ...]] = ("parts/vae",)
 
     def __init__(
         self, config: TrainConfig, data: TrainingData, start: Mapping[str, Any], device: torch.device
@@ -52,6 +53,14 @@ class TrainVAE:
 
     def trainable(self) -> nn.ModuleDict:
         return nn.ModuleDict({"vae": self.vae})
+
+    def frozen(self) -> Mapping[str, Any]:
+        if not self.config.freeze_encoder:
+            return {}
+        return {"encoder": self.vae.encoder, "quant_conv": self.vae.quant_conv}
+
+    def notices(self) -> list[str]:
+        return []
 
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         pixels = to_pixels(self.data.pixels, rows).to(self.device)  # (B, 3, H, W)

@@ -9,10 +9,12 @@ from pathlib import Path
 from t2i import checkpoints
 from t2i.config import TrainConfig
 from t2i.dataset import dataset_key, load_pixels, read_folder
-from t2i.methods import METHODS, SCRATCH, TrainingData
+from t2i.methods import METHODS, TrainingData
+from t2i.training.folder import check_folder, stages_of, why_done
 from t2i.training.processes import Team, team
+from t2i.training.resuming import dataset_digest
 from t2i.training.session import locked, stop_signals
-from t2i.training.stage import Progress, Stage
+from t2i.training.stage import Progress, Stage, planned_steps
 
 __all__ = ["Progress", "Stage", "train"]
 
@@ -25,11 +27,12 @@ def train(config: TrainConfig) -> Iterator[Progress]:
 
     Raises:
         DatasetError: The dataset cannot be used.
-        StorageError: The run folder is taken, full or forbidden.
+        StorageError: The run folder is taken, full or forbidden, or holds what would be replaced.
         ModelError: A part that a stage needs is missing, or the loss is no longer finite.
         Interrupted: SIGINT or SIGTERM; a checkpoint was saved.
     """
     output = Path(config.output)
+    check_folder(config)
     with locked(output), stop_signals() as stopped:
         checkpoints.sweep_temporaries(output)
         with team(config) as processes:
@@ -46,19 +49,25 @@ def run_stages(config: TrainConfig, processes: Team, stopped: threading.Event) -
     """
     folder = read_folder(Path(config.dataset), config.captions)
     output = Path(config.output)
-    stages = SCRATCH if config.method == "scratch" else (config.method,)
+    stages = stages_of(config)
     pictures = f"{len(folder.examples)} pictures, captions: {folder.caption_source}"
     yield Progress(stages[0], 0, 0, notice=pictures)
     with processes.leader_first():
         pixels = load_pixels(folder, config.resolution, output / "cache")
     key = dataset_key(folder, config.resolution)
     data = TrainingData(pixels, folder.captions(), output / "cache", key)
+    pictures_and_captions = dataset_digest(data)
+    noticed: set[str] = set()
     for stage in stages:
-        if config.method == "scratch" and config.resume and (output / stage / "done.json").is_file():
-            yield Progress(stage, 0, 0, notice="already trained")
-            continue
-        if METHODS[stage].shares_batches:
-            yield from Stage(config, stage, data, processes).run(stopped)
-        elif processes.leads:
-            yield from Stage(config, stage, data, Team()).run(stopped)
+        done = why_done(config, stage, planned_steps(config, stage, data), pictures_and_captions)
+        shared = METHODS[stage].shares_batches
+        if done:
+            yield Progress(stage, 0, 0, notice=done)
+        elif shared or processes.leads:
+            running = Stage(config, stage, data, processes if shared else Team())
+            if processes.leads:  # what is true of the data is told by the first stage that meets it
+                new = [text for text in running.method.notices() if text not in noticed]
+                noticed.update(new)
+                yield from (Progress(stage, 0, 0, notice=text) for text in new)
+            yield from running.run(stopped)
         processes.wait()  # the next stage builds on what the leader has written

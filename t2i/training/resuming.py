@@ -1,36 +1,113 @@
-"""What may change between a checkpoint and the run that goes on from it."""
+"""What may change between a checkpoint, or a handoff, and the run that goes on from it."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from t2i import checkpoints
+from t2i.config import TrainConfig, flag_of
 from t2i.errors import ModelError
+from t2i.methods import Method, TrainingData, update_digest
 
 # What may differ between a checkpoint and the run that resumes it without changing the bits of a step.
 FREE_ON_RESUME = {
-    "dataset", "output", "model", "resume", "handoff", "save_handoff", "method", "device", "max_train_time",
-    "checkpointing_steps", "checkpoints_total_limit", "log_steps", "sample_steps", "sample_prompts",
-    "guidance_scale", "sampling_steps", "save_dtype",
+    "dataset", "output", "overwrite", "model", "resume", "handoff", "save_handoff", "method", "device",
+    "max_train_time", "checkpointing_steps", "checkpoints_total_limit", "log_steps", "sample_steps",
+    "sample_prompts", "guidance_scale", "sampling_steps", "save_dtype",
 }  # fmt: skip
 # These change the rest of the run on purpose (train longer): allowed, said, and recorded as not exact.
 RECORDED_ON_RESUME = {
     "max_train_steps", "lr_decay", "learning_rate", "lr_warmup_steps", "weight_decay", "ema_decay",
     "snr_gamma", "timestep_sampling", "logit_mean", "logit_std", "compile", "num_processes",
 }  # fmt: skip
+# Settings that one stage alone looks at; the others may go on whatever they are.
+OF_ONE_STAGE = {
+    "vae": {"vae_channels", "latent_channels", "freeze_encoder", "kl_weight", "edge_weight"},
+    "clip": {"text_width", "text_layers", "text_heads", "max_tokens", "vocabulary_size"},
+    "unet": {
+        "unet_channels", "unet_layers", "unet_heads", "prediction_type", "zero_terminal_snr", "snr_gamma",
+        "timestep_sampling", "logit_mean", "logit_std", "caption_dropout", "train_text_encoder", "compile",
+    },
+}  # fmt: skip
 
 
-def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Settings that differ and are allowed to; one that is not allowed to is refused.
+def changed_settings(
+    before: Mapping[str, Any], now: Mapping[str, Any], stage: str, made: str = "the checkpoint"
+) -> list[str]:
+    """Settings of a stage that differ and are allowed to; one that is not allowed to is refused.
+
+    Args:
+        before: The settings then; one that did not exist yet is no difference.
+        now: The settings of this run.
+        stage: "vae", "clip" or "unet".
+        made: What was made with `before`, for the message.
 
     Raises:
-        ModelError: The checkpoint was made with other settings that shape the model or the data.
+        ModelError: It was made with other settings that shape the model or the data.
     """
-    changed = [name for name in now if before.get(name) != now[name] and name not in FREE_ON_RESUME]
+    free = FREE_ON_RESUME.union(*(names for other, names in OF_ONE_STAGE.items() if other != stage))
+    changed = [name for name in now if name in before and before[name] != now[name] and name not in free]
     for name in changed:
         if name not in RECORDED_ON_RESUME:
             raise ModelError(
-                f"the checkpoint was made with {name} {before.get(name)}, this run asks for {now[name]}",
-                "resume with the same settings",
+                f"{made} was made with {name} {before[name]}, this run asks for {now[name]}",
+                f"give the same {flag_of(name)}, or train anew in another --output",
             )
     return changed
+
+
+def dataset_digest(data: TrainingData) -> str:
+    """Changes with any picture, caption or their order."""
+    return hashlib.sha256("\0".join([data.key, *data.captions]).encode()).hexdigest()[:16]
+
+
+def conditions_of(method: Method, data: TrainingData, precision: str, device: str) -> dict[str, str]:
+    """What the bits of a step depend on besides the settings and the checkpoint."""
+    digest = hashlib.sha256()
+    for name, part in sorted(method.frozen().items()):
+        digest.update(name.encode())
+        if isinstance(part, nn.Module):
+            update_digest(digest, part.state_dict())
+        else:  # of a tokenizer's file, only the vocabulary and merges: the rest is how it was last called
+            digest.update(json.dumps(json.loads(part.backend_tokenizer.to_str())["model"]).encode())
+    frozen = digest.hexdigest()[:16]
+    return {
+        "dataset": dataset_digest(data),
+        "frozen parts": frozen,
+        "precision": precision,
+        "device": device,
+    }
+
+
+def changed_conditions(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Conditions that differ, and those that a checkpoint from before they were kept does not tell."""
+    changed = [name for name in now if name in before and before[name] != now[name]]
+    return changed, [name for name in now if name not in before]
+
+
+def handoff_settings(config: TrainConfig, stage: str) -> dict[str, Any]:
+    """The settings of a stage with which its handoff must go on: those that shape the model and its task."""
+    values = config.to_dict()
+    return {name: values[name] for name in sorted(OF_ONE_STAGE[stage] - RECORDED_ON_RESUME)}
+
+
+def read_handoff(path: Path, config: TrainConfig, stage: str) -> checkpoints.Handoff:
+    """A handoff that this stage can go on from.
+
+    Raises:
+        ModelError: Not a handoff, or one of another stage or of a model of another shape.
+    """
+    handoff = checkpoints.load_handoff(path)
+    if handoff.stage not in (stage, ""):
+        raise ModelError(
+            f"handoff {path} is of stage {handoff.stage}, this run trains {stage}",
+            f"give --method {handoff.stage}",
+        )
+    changed_settings(handoff.settings, config.to_dict(), stage, f"handoff {path}")
+    return handoff

@@ -5,8 +5,8 @@ from __future__ import annotations
 import fcntl
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from t2i import durable
@@ -15,7 +15,11 @@ from t2i.errors import StorageError, T2IError
 
 @contextmanager
 def locked(output: Path) -> Iterator[None]:
-    """Hold the run folder for this process; the system lets go of it when the process dies."""
+    """Hold the run folder for this process; the system lets go of it when the process dies.
+
+    A folder that was made for this run and is still empty when it fails goes with it.
+    """
+    made = [folder for folder in (output, *output.parents) if not folder.exists()]
     try:
         output.mkdir(parents=True, exist_ok=True)
         with open(output / ".lock", "w") as file:
@@ -25,11 +29,25 @@ def locked(output: Path) -> Iterator[None]:
                 raise StorageError(
                     f"{output} is in use by another t2i train", "choose another --output"
                 ) from error
-            yield
+            try:
+                yield
+            except BaseException:
+                _withdraw(output, made)
+                raise
     except T2IError:
         raise
     except OSError as error:
         raise durable.storage_error(output, error) from error
+
+
+def _withdraw(output: Path, made: Sequence[Path]) -> None:
+    """Remove the folders that were made, innermost first, if nothing was written in them."""
+    if not made or any(path.is_file() and path != output / ".lock" for path in output.rglob("*")):
+        return
+    durable.remove(output)
+    with suppress(OSError):
+        for folder in made[1:]:
+            folder.rmdir()
 
 
 @contextmanager

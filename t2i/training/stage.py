@@ -23,10 +23,18 @@ from t2i import checkpoints, durable, weights
 from t2i.config import TrainConfig
 from t2i.dataset import batch_rows
 from t2i.devices import DTYPES, has_bf16_cpu, pick_device
-from t2i.errors import Interrupted, ModelError, StorageError
+from t2i.errors import Interrupted, ModelError
 from t2i.methods import METHODS, Method, TrainingData
+from t2i.training.folder import CHECKPOINTS, SETTINGS, clear_stage, is_done, mark_done
+from t2i.training.metrics import open_log
 from t2i.training.processes import Team
-from t2i.training.resuming import changed_settings
+from t2i.training.resuming import (
+    changed_conditions,
+    changed_settings,
+    conditions_of,
+    handoff_settings,
+    read_handoff,
+)
 
 
 @dataclass(frozen=True)
@@ -46,14 +54,10 @@ class Stage:
     def __init__(self, config: TrainConfig, name: str, data: TrainingData, team: Team) -> None:
         self.config, self.name, self.data, self.team = config, name, data, team
         self.folder = Path(config.output) / name
-        self.checkpoints = self.folder / "checkpoints"
+        self.checkpoints = self.folder / CHECKPOINTS
         self.parts_folder = Path(config.output) / "parts"
         self.model_folder = Path(config.output) / "model"
-        self.total = METHODS[name].default_steps
-        if config.max_train_steps is not None:
-            self.total = config.max_train_steps
-        if name == "clip" and not any(data.captions):
-            self.total = 0  # an unconditional model needs a text encoder to be a whole one, not a trained one
+        self.total = planned_steps(config, name, data)
         self.device = pick_device(config.device)
         self.bf16 = config.mixed_precision == "bf16" or (
             config.mixed_precision == "auto" and has_bf16(self.device)
@@ -70,7 +74,8 @@ class Stage:
         self.average = {key: value.detach().clone() for key, value in self.parameters.items()}
         self.optimizer = self._optimizer()
         self.step = 0
-        self.exact = True
+        self.exact: bool | None = True  # the bits of a run that was never stopped; None = not known
+        self.conditions = conditions_of(self.method, data, "bf16" if self.bf16 else "fp32", self.device.type)
         self.compiled = False
 
     def run(self, stopped: threading.Event) -> Iterator[Progress]:
@@ -81,8 +86,10 @@ class Stage:
             while self.step < self.total and self._one_step()["halt"] == 0:
                 pass
             return
-        durable.write_json(self.folder / "config.json", self.config.to_dict())
-        log = self._open_log()
+        if self.config.resume is None:
+            clear_stage(self.folder)
+        durable.write_json(self.folder / SETTINGS, self.config.to_dict())
+        log = open_log(self.folder, self.step)
         began = lap = time.monotonic()
         prompts = self.config.sample_prompts
         halt = stopped.is_set()
@@ -111,7 +118,7 @@ class Stage:
         self._sample(prompts)
         self._export()
         if self.step >= self.total:
-            durable.write_json(self.folder / "done.json", {"step": self.step, "exact": self.exact})
+            mark_done(self.folder, self.step, self.exact)
         yield Progress(
             self.name,
             self.step,
@@ -184,10 +191,13 @@ class Stage:
     def _put(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
         if set(targets) != set(values):
             odd = sorted(set(targets) ^ set(values))[0]
-            raise ModelError(f"the checkpoint is of another model: {odd} is on one side only")
+            raise ModelError(f"what to go on from is of another model: {odd} is on one side only")
         for key, target in targets.items():
-            if target.shape != values[key].shape:
-                raise ModelError(f"the checkpoint is of another model: {key} has shape {values[key].shape}")
+            there, here = tuple(values[key].shape), tuple(target.shape)
+            if there != here:
+                raise ModelError(
+                    f"what to go on from is of another model: {key} has shape {there} there and {here} here"
+                )
             target.copy_(values[key])  # keeps the memory layout, on which the last bits depend
 
     def _optimizer(self) -> torch.optim.AdamW:
@@ -201,7 +211,13 @@ class Stage:
 
     def _save(self) -> None:
         groups = {"weights": self.parameters, "average": self.average, "optimizer": self._optimizer_tensors()}
-        state = {"step": self.step, "stage": self.name, "exact": self.exact, "config": self.config.to_dict()}
+        state = {
+            "step": self.step,
+            "stage": self.name,
+            "exact": self.exact,
+            "config": self.config.to_dict(),
+            "conditions": self.conditions,
+        }
         tensors = {
             name: {key: value.detach() for key, value in group.items()} for name, group in groups.items()
         }
@@ -209,9 +225,11 @@ class Stage:
             self.checkpoints, self.step, tensors, state, self.config.checkpoints_total_limit
         )
         if self.config.save_handoff is not None:
-            checkpoints.save_handoff(
-                Path(self.config.save_handoff), tensors["weights"], tensors["average"], self.step
+            settings = handoff_settings(self.config, self.name)
+            handoff = checkpoints.Handoff(
+                tensors["weights"], tensors["average"], self.step, self.name, settings
             )
+            checkpoints.save_handoff(Path(self.config.save_handoff), handoff)
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:
         state = self.optimizer.state
@@ -225,38 +243,45 @@ class Stage:
     def _continue(self) -> Iterator[Progress]:
         """Take over a checkpoint or a handoff, as the config says."""
         config = self.config
-        newest, torn = checkpoints.newest_checkpoint(self.checkpoints)
-        for path in torn:
-            yield Progress(self.name, 0, self.total, notice=f"{path.name} is not whole, ignored")
         if config.resume is None:
-            if newest is not None:
-                raise StorageError(
-                    f"{self.folder} already holds a run ({newest.name})",
-                    "continue it with --resume latest, or choose another --output",
-                )
             if config.handoff is not None:
-                raw, average, self.step = checkpoints.load_handoff(Path(config.handoff))
-                self._put(self.parameters, raw)
-                self._put(self.average, average)
-                self.exact = False
+                handoff = read_handoff(Path(config.handoff), config, self.name)
+                self._put(self.parameters, handoff.weights)
+                self._put(self.average, handoff.ema)
+                self.step, self.exact = handoff.step, False
                 notice = f"from handoff at step {self.step}; the optimizer starts anew, so not exact"
                 yield Progress(self.name, self.step, self.total, notice=notice)
             return
-        if config.resume != "latest":
-            newest = Path(config.resume)
+        newest: Path | None = Path(config.resume)
+        if config.resume == "latest":
+            newest, torn = checkpoints.newest_checkpoint(self.checkpoints)
+            for path in torn:
+                yield Progress(self.name, 0, self.total, notice=f"{path.name} is not whole, ignored")
         if newest is None:
-            if config.method == "scratch":  # an earlier stage was stopped before this one began
-                return
-            raise ModelError(f"no whole checkpoint in {self.checkpoints}", "start the run without --resume")
+            if config.method == "scratch" and not is_done(self.folder):
+                return  # an earlier stage was stopped before this one began
+            raise ModelError(
+                f"no whole checkpoint in {self.checkpoints}", "train anew: --overwrite, no --resume"
+            )
         groups, state = checkpoints.load_checkpoint(newest)
-        changed = changed_settings(state["config"], config.to_dict())
+        if state["stage"] != self.name:
+            raise ModelError(
+                f"{newest} is a checkpoint of {state['stage']}, this run trains {self.name}",
+                f"give --method {state['stage']}",
+            )
+        changed = changed_settings(state["config"], config.to_dict(), self.name)
+        other, unknown = changed_conditions(state.get("conditions", {}), self.conditions)
+        changed += other
         self._put(self.parameters, groups["weights"])
         self._put(self.average, groups["average"])
         self._restore_optimizer(groups["optimizer"])
-        self.step = state["step"]
-        self.exact = state["exact"] and not changed
+        self.step, self.exact = state["step"], state["exact"]
         notice = f"resumed at step {self.step}"
+        if unknown:
+            self.exact = self.exact and None
+            notice += f"; unknown, for the checkpoint is older: {', '.join(unknown)}"
         if changed:
+            self.exact = False
             notice += f"; changed: {', '.join(changed)}"
         yield Progress(self.name, self.step, self.total, notice=notice)
 
@@ -270,18 +295,6 @@ class Stage:
                 "exp_avg": torch.empty_like(value).copy_(tensors[f"exp_avg.{key}"]),
                 "exp_avg_sq": torch.empty_like(value).copy_(tensors[f"exp_avg_sq.{key}"]),
             }
-
-    def _open_log(self) -> Any:
-        """metrics.jsonl, cut back to the step that the run continues from, open for appending."""
-        path = self.folder / "metrics.jsonl"
-        if path.is_file():
-            lines = [line for line in path.read_text().splitlines() if _step_of(line) <= self.step]
-            durable.write_bytes(path, "".join(line + "\n" for line in lines).encode())
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return open(path, "a", encoding="utf-8")
-        except OSError as error:
-            raise durable.storage_error(path, error) from error
 
     def _sample(self, prompts: tuple[str, ...]) -> dict[str, float]:
         with self._averaged():
@@ -330,15 +343,15 @@ class Stage:
         return limit is not None and time.monotonic() - began > limit * 60
 
 
+def planned_steps(config: TrainConfig, name: str, data: TrainingData) -> int:
+    """Optimizer steps of a stage."""
+    if name == "clip" and not any(data.captions):
+        return 0  # an unconditional model needs a text encoder to be a whole one, not a trained one
+    return METHODS[name].default_steps if config.max_train_steps is None else config.max_train_steps
+
+
 def has_bf16(device: torch.device) -> bool:
     """True where bf16 arithmetic is faster than fp32: GPUs that have it, CPUs with AVX-512 BF16 or AMX."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     return device.type == "cpu" and has_bf16_cpu()
-
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf  # a line torn by a kill

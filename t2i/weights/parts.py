@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from t2i.durable import remove_folder, staged_folder, temporary_path, write_json
+from t2i.durable import staged_folder, write_json
 from t2i.environment import silence_loaded_libraries
 from t2i.errors import ModelError
 from t2i.weights.layout import find_weights
@@ -33,9 +32,7 @@ def save_parts(folder: Path, parts: Mapping[str, Any]) -> None:
     for name, part in parts.items():
         if name == "words":
             continue
-        final = folder / name
-        staged = temporary_path(final) if final.exists() else final
-        with staged_folder(staged) as stage:
+        with staged_folder(folder / name, overwrite=True) as stage:
             if name == "tokenizer":
                 part.save_pretrained(stage)
                 part.backend_tokenizer.model.save(str(stage))  # vocab.json and merges.txt for older readers
@@ -48,11 +45,6 @@ def save_parts(folder: Path, parts: Mapping[str, Any]) -> None:
             else:
                 write_json(stage / "config.json", json.loads(part.to_json_string()))
                 save_weights(stage / f"{WEIGHTS}.safetensors", part.state_dict())
-        if staged != final:
-            retired = temporary_path(final)
-            os.rename(final, retired)
-            os.rename(staged, final)
-            remove_folder(retired)
 
 
 def load_parts(folder: Path, only: Collection[str] | None = None) -> dict[str, Any]:

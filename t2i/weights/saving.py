@@ -7,12 +7,11 @@ config names the begin, end and padding ids of its own tokenizer.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t2i.durable import remove_folder, staged_folder, temporary_path, write_json
+from t2i.durable import staged_folder, write_json
 from t2i.errors import StorageError
 
 if TYPE_CHECKING:
@@ -56,8 +55,7 @@ def save_folder(
     if folder.exists() and not overwrite:
         raise StorageError(f"{folder} already exists", "choose another name or pass --overwrite")
     number_format = dtype if dtype is not None else torch.float32
-    final = temporary_path(folder) if folder.exists() else folder
-    with staged_folder(final) as stage:
+    with staged_folder(folder, overwrite) as stage:
         write_json(stage / "model_index.json", _model_index(scheduler_config))
         write_json(stage / "scheduler" / "scheduler_config.json", dict(scheduler_config))
         for name, network in (("unet", unet), ("vae", vae)):
@@ -75,11 +73,6 @@ def save_folder(
             write_json(stage / "tokenizer" / "words.json", sorted(known_words))
         if defaults:
             write_json(stage / "t2i.json", dict(defaults))
-    if final != folder:
-        retired = temporary_path(folder)
-        os.rename(folder, retired)
-        os.rename(final, folder)
-        remove_folder(retired)
 
 
 def save_weights(path: Path, state: Mapping[str, torch.Tensor], dtype: torch.dtype | None = None) -> None:

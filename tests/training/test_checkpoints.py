@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from t2i import checkpoints, durable
+from t2i.checkpoints import Handoff
 from t2i.errors import ModelError, StorageError
 
 GROUPS = {"weights": {"a": torch.arange(6.0).reshape(2, 3)}, "average": {"a": torch.ones(2, 3)}}
@@ -67,19 +70,44 @@ def test_full_disk_leaves_the_old_one_and_no_rubbish(tmp_path: Path, monkeypatch
 
 def test_handoff_keeps_weights_as_bf16(tmp_path: Path) -> None:
     raw, average = {"a": torch.randn(4, 4)}, {"a": torch.randn(4, 4)}
-    checkpoints.save_handoff(tmp_path / "h.safetensors", raw, average, step=7)
-    weights, ema, step = checkpoints.load_handoff(tmp_path / "h.safetensors")
-    assert step == 7
-    assert torch.equal(weights["a"], raw["a"].bfloat16().float())
-    assert torch.equal(ema["a"], average["a"].bfloat16().float())
+    path = tmp_path / "h.safetensors"
+    checkpoints.save_handoff(path, Handoff(raw, average, 7, "unet", {"unet_channels": [8, 16]}))
+    found = checkpoints.load_handoff(path)
+    assert (found.step, found.stage, found.settings) == (7, "unet", {"unet_channels": [8, 16]})
+    assert torch.equal(found.weights["a"], raw["a"].bfloat16().float())
+    assert torch.equal(found.ema["a"], average["a"].bfloat16().float())
+
+
+def test_a_handoff_from_before_stages_were_kept_still_loads(tmp_path: Path) -> None:
+    path = tmp_path / "old.safetensors"
+    save_file({"ema.a": torch.ones(2).bfloat16()}, path, metadata={"step": "5", "t2i": "handoff"})
+    found = checkpoints.load_handoff(path)
+    assert (found.step, found.stage, found.settings) == (5, "", {}) and found.weights["a"].sum() == 2
+
+
+def test_what_safetensors_cannot_write_is_a_storage_error_with_the_file_s_name(tmp_path: Path) -> None:
+    """The library's own error, made by the smallest of disks: a limit on the size of a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    large = {"a": torch.zeros(2_000_000)}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        with pytest.raises(StorageError, match=r"h\.safetensors: File too large"):
+            checkpoints.save_handoff(tmp_path / "h.safetensors", Handoff(large, large, 1))
+        with pytest.raises(StorageError, match="checkpoint-00000001: File too large"):
+            checkpoints.save_checkpoint(tmp_path, 1, {"weights": large}, {}, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
 
 
 def test_handoff_drops_the_raw_weights_before_it_gets_too_large(tmp_path: Path) -> None:
     large = {"a": torch.zeros(18_000_000)}
-    checkpoints.save_handoff(tmp_path / "h.safetensors", large, large, step=1)
+    checkpoints.save_handoff(tmp_path / "h.safetensors", Handoff(large, large, 1))
     assert (tmp_path / "h.safetensors").stat().st_size < checkpoints.HANDOFF_LIMIT
     with pytest.raises(StorageError, match="over the limit"):
-        checkpoints.save_handoff(tmp_path / "i.safetensors", large, {"a": torch.zeros(40_000_000)}, step=1)
+        checkpoints.save_handoff(
+            tmp_path / "i.safetensors", Handoff(large, {"a": torch.zeros(40_000_000)}, 1)
+        )
 
 
 def test_any_safetensors_file_is_not_a_handoff(tmp_path: Path) -> None:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from t2i.dataset import batch_rows, caption_from_name, decode, load_pixels, read_folder, to_pixels
-from t2i.errors import DatasetError
+from t2i.dataset import (
+    batch_rows,
+    cached_table,
+    caption_from_name,
+    decode,
+    load_pixels,
+    read_folder,
+    to_pixels,
+)
+from t2i.errors import DatasetError, StorageError
 
 
 def picture(path: Path, colour: object = "red", mode: str = "RGB", size: tuple[int, int] = (16, 16)) -> Path:
@@ -126,6 +136,31 @@ def test_pixels_are_cached_and_follow_the_files(tmp_path: Path) -> None:
     assert second[1, 2].max() == 0
     scaled = to_pixels(second, [0])
     assert scaled.min() == -1 and scaled.max() == 1
+
+
+def test_a_table_is_what_numpy_reads_and_is_made_once(tmp_path: Path) -> None:
+    values = np.arange(24, dtype=np.float16).reshape(4, 3, 2)
+    path = tmp_path / "table.npy"
+    table = cached_table(path, values.shape, np.float16, lambda: iter([values[0], values[1:]]))
+    assert np.array_equal(table, values) and table.dtype == np.float16
+    np.save(tmp_path / "same.npy", values)
+    assert path.read_bytes() == (tmp_path / "same.npy").read_bytes()
+    again = cached_table(path, values.shape, np.float16, lambda: pytest.fail("computed twice"))
+    assert np.array_equal(again, values)
+
+
+def test_a_full_disk_is_met_before_the_first_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, offset: int, size: int) -> None:
+        assert size == 128 + 3 * 8 * 8  # the header of a .npy file, and one picture
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "in").mkdir()
+    picture(tmp_path / "in" / "a.png")
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr("t2i.dataset.ProcessPoolExecutor", lambda: pytest.fail("decoding had begun"))
+    with pytest.raises(StorageError, match=r"pixels-\w+\.npy needs 320 bytes, [\d,]+ are free"):
+        load_pixels(read_folder(tmp_path / "in"), 8, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_each_pass_shows_every_picture_once_in_a_new_order() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,9 @@ import torch
 from small_run import COLOURS, SHAPES, small_config
 
 from t2i.dataset import dataset_key, load_pixels, read_folder, to_pixels
-from t2i.errors import ModelError
+from t2i.errors import ModelError, StorageError
 from t2i.methods import METHODS, TrainingData
-from t2i.methods.clip import build_tokenizer, tokenize, words_of
+from t2i.methods.clip import build_tokenizer, cut_captions, tokenize, words_of
 from t2i.methods.unet import build_unet, cached_latents, compiled, double
 from t2i.methods.vae import standardise_latents
 
@@ -180,6 +182,37 @@ def test_latents_are_cached_by_pictures_and_weights(data: TrainingData, start: d
     cached_latents(make("vae", data, seed=1).parts()["vae"], TrainingData(
         data.pixels, data.captions, data.cache, "other"), CPU)  # fmt: skip
     assert len(set(data.cache.glob("latents-*"))) == len(files) + 1
+
+
+def test_cached_latents_are_the_vae_s(data: TrainingData, start: dict[str, Any]) -> None:
+    with torch.no_grad():
+        wanted = start["vae"].encode(to_pixels(data.pixels, range(24))).latent_dist.mode().half()
+    assert np.array_equal(cached_latents(start["vae"], data, CPU), wanted.numpy())
+
+
+def test_latents_that_do_not_fit_the_disk_are_refused(
+    data: TrainingData, start: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    new = TrainingData(data.pixels, data.captions, data.cache, "not cached")
+    with pytest.raises(StorageError, match=f"needs {128 + 24 * 4 * 16 * 16 * 2:,} bytes"):
+        cached_latents(start["vae"], new, CPU)
+
+
+def test_captions_that_are_cut_are_counted(data: TrainingData) -> None:
+    captions = ["a red circle", "a red red red circle", "a red red circle", "", "a " * 9, "a " * 9]
+    tokenizer = build_tokenizer([*data.captions] * 2, 4096, 6)
+    lengths = [len(tokenizer(caption, truncation=False).input_ids) for caption in captions]
+    assert lengths == [5, 7, 6, 2, 11, 11]
+    tokens = tokenize(tokenizer, captions)
+    told = cut_captions(tokenizer, captions, tokens)
+    assert len(told) == 1 and told[0].startswith("3 of 6 captions are longer than 6 tokens and were cut")
+    assert "the longest has 11" in told[0] and "--max-tokens 11" in told[0]
+    assert cut_captions(tokenizer, captions[:1], tokens[:1]) == []
+    assert torch.equal(tokenize(tokenizer, captions), tokens), "counting leaves the tokenizer as it was"
 
 
 @pytest.mark.parametrize("missing", ["vae", "text_encoder", "tokenizer"])

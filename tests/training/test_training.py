@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import torch
 from PIL import Image
 from small_run import small_config
 
-from t2i.checkpoints import list_checkpoints, save_handoff
+from t2i.checkpoints import Handoff, list_checkpoints, save_handoff
 from t2i.config import GenerateConfig, TrainConfig
 from t2i.errors import Interrupted, ModelError, StorageError, UsageError
+from t2i.methods import METHODS
 from t2i.pipeline import generate
 from t2i.training import Progress, train
 
@@ -113,6 +115,57 @@ def test_stopping_and_resuming_changes_no_bit(shapes: Path, finished: Path, tmp_
     assert [json.loads(line)["step"] for line in log] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_finished_run_trains_on_when_more_steps_are_asked_for(
+    shapes: Path, finished: Path, tmp_path: Path
+) -> None:
+    output = Path(shutil.copytree(finished, tmp_path / "run"))
+    same = run(shapes, output, resume="latest", learning_rate=1e-5, train_text_encoder=True)
+    told = "already trained, 6 steps; changed since, and not applied to it: learning_rate"
+    assert [event.notice for event in same if event.notice][1:] == [told] * 3
+    assert digests(output / "model") == digests(finished / "model")
+
+    events = run(shapes, output, resume="latest", max_train_steps=8, train_text_encoder=True)
+    notices = {event.stage: event.notice for event in events if "resumed" in event.notice}
+    assert notices["vae"] == notices["clip"] == "resumed at step 6; changed: max_train_steps"
+    # The latents are now those of another autoencoder.
+    assert notices["unet"] == "resumed at step 6; changed: max_train_steps, frozen parts"
+    done = {
+        stage: json.loads((output / stage / "done.json").read_text()) for stage in ("vae", "clip", "unet")
+    }
+    assert done == {stage: {"step": 8, "exact": False} for stage in done}
+    assert digests(output / "model") != digests(finished / "model")
+
+    shutil.rmtree(output / "vae" / "checkpoints")
+    with pytest.raises(ModelError, match=r"no whole checkpoint in .*vae"):
+        run(shapes, output, resume="latest", max_train_steps=9, train_text_encoder=True)
+
+
+def test_an_earlier_stage_trained_in_between_is_no_exact_resume(
+    shapes: Path, finished: Path, tmp_path: Path
+) -> None:
+    """Nothing in the settings differs; only the parts that the stage builds on."""
+    output = Path(shutil.copytree(finished, tmp_path / "run"))
+    resume = {"method": "unet", "resume": "latest", "train_text_encoder": True}
+    run(shapes, output, **resume)
+    assert json.loads((output / "unet" / "done.json").read_text())["exact"] is True
+    run(shapes, output, method="vae", resume="latest", max_train_steps=7)
+    events = run(shapes, output, **resume)
+    assert any(event.notice == "resumed at step 6; changed: frozen parts" for event in events)
+    assert json.loads((output / "unet" / "done.json").read_text())["exact"] is False
+
+
+def test_captions_that_are_cut_are_told_once(shapes: Path, tmp_path: Path) -> None:
+    events = run(shapes, tmp_path, max_tokens=4, max_train_steps=1)
+    told = [event.notice for event in events if "were cut" in event.notice]
+    assert len(told) == 1 and told[0].startswith("24 of 24 captions are longer than 4 tokens")
+
+
+def test_a_stage_writes_what_it_announces(finished: Path) -> None:
+    announced = {name for method in METHODS.values() for name in method.results}
+    written = {f"parts/{path.name}" for path in (finished / "parts").iterdir()} | {"model"}
+    assert announced == written
+
+
 def test_resuming_with_another_shape_or_data_order_is_refused(shapes: Path, tmp_path: Path) -> None:
     run(shapes, tmp_path, method="vae")
     with pytest.raises(ModelError, match="made with batch_size 4, this run asks for 8"):
@@ -129,9 +182,7 @@ def test_training_longer_is_allowed_and_recorded(shapes: Path, tmp_path: Path) -
     assert json.loads((tmp_path / "vae" / "done.json").read_text()) == {"step": 8, "exact": False}
 
 
-def test_resume_without_a_checkpoint_says_so(shapes: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no whole checkpoint"):
-        run(shapes, tmp_path, method="vae", resume="latest")
+def test_resuming_from_what_is_no_checkpoint_says_so(shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not a whole checkpoint"):
         run(shapes, tmp_path, method="vae", resume=str(tmp_path / "nothing"))
 
@@ -148,7 +199,7 @@ def test_a_handoff_goes_on_at_its_step_and_is_recorded_as_not_exact(shapes: Path
 
 
 def test_a_handoff_of_another_model_is_refused(shapes: Path, tmp_path: Path) -> None:
-    save_handoff(tmp_path / "h.safetensors", {"x": torch.zeros(2)}, {"x": torch.zeros(2)}, 1)
+    save_handoff(tmp_path / "h.safetensors", Handoff({"x": torch.zeros(2)}, {"x": torch.zeros(2)}, 1))
     with pytest.raises(ModelError, match="another model"):
         run(shapes, tmp_path / "out", method="vae", handoff=str(tmp_path / "h.safetensors"))
 
@@ -171,8 +222,6 @@ def test_the_time_limit_ends_with_a_checkpoint_and_a_model_part(shapes: Path, tm
 def test_a_loss_that_is_not_finite_stops_the_run(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from t2i.methods import METHODS
-
     real = METHODS["vae"].loss
 
     def broken(self: Any, rows: Any, generator: Any) -> Any:
