@@ -99,7 +99,7 @@ def pick_dtype(name: str, device: torch.device, family: str = "") -> torch.dtype
     (`EXACT_FAMILIES`) stay in fp32 on a CPU.
 
     Raises:
-        UsageError: An unknown format, or fp16 on a CPU, which some kernels refuse.
+        UsageError: An unknown format.
     """
     if name == "auto":
         if device.type != "cpu":
@@ -107,8 +107,6 @@ def pick_dtype(name: str, device: torch.device, family: str = "") -> torch.dtype
         return torch.bfloat16 if family not in EXACT_FAMILIES and has_bf16_cpu() else torch.float32
     if name not in DTYPES:
         raise UsageError(f"--dtype {name}: not one of auto, {', '.join(DTYPES)}")
-    if name == "fp16" and device.type == "cpu":
-        raise UsageError("--dtype fp16: a CPU cannot run it", "use --dtype bf16 or fp32, or leave it out")
     return DTYPES[name]
 
 
@@ -144,6 +142,9 @@ def choose_runtime(
         # Weights in bf16, attention in fp32 through oneDNN: the fastest plain torch found on such CPUs.
         reason = "cpu, bf16 weights, fp32 attention, matmul precision medium"
         return Runtime(where, number_format, "medium", count, True, "upcast", deterministic, reason)
+    if number_format == torch.float16:
+        reason = "cpu, fp16 weights, no faster here than fp32"
+        return Runtime(where, number_format, "highest", count, False, "sdpa", deterministic, reason)
     if not has_bf16_cpu():
         precision, why = "highest", "no bf16 instructions"
     elif has_amx():

@@ -67,10 +67,10 @@ def test_the_second_gpu_needs_two(machine):
     assert pick_device("cuda:1").index == 1
 
 
-def test_fp16_on_a_cpu_is_refused(machine):
+def test_fp16_on_a_cpu_is_only_by_request(machine):
     machine(bf16=True)
-    with pytest.raises(UsageError, match="fp16: a CPU cannot"):
-        pick_dtype("fp16", CPU)
+    assert pick_dtype("fp16", CPU) == torch.float16
+    assert choose_runtime(dtype="fp16", family="sd1").matmul_precision == "highest"
     with pytest.raises(UsageError, match="not one of"):
         pick_dtype("fp8", CPU)
 

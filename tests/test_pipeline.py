@@ -184,6 +184,17 @@ def test_bf16_draws(tiny_pocket: Path) -> None:
     assert picture.recipe["runtime"]["dtype"] == "bf16"
 
 
+@pytest.mark.parametrize("name", ["tiny_sd1", "tiny_sd2", "tiny_sdxl", "tiny_pocket"])
+def test_fp16_draws_nearly_the_same_on_a_cpu(name: str, request: pytest.FixtureRequest) -> None:
+    config = GenerateConfig(
+        ("a dog",), "red", model=str(request.getfixturevalue(name)), steps=2, seed=5, width=64, height=64
+    )
+    (half,) = pipeline.generate(config.replace(dtype="fp16"))
+    (full,) = pipeline.generate(config.replace(dtype="fp32"))
+    assert half.recipe["runtime"]["dtype"] == "fp16"
+    assert np.abs(half.pixels.astype(int) - full.pixels).max() <= 8
+
+
 # ---- when something goes wrong
 
 
