@@ -26,11 +26,7 @@ def kill(shapes: Path, tmp_path: Path, kills: int) -> list[dict[str, object]]:
 
 def check(rows: list[dict[str, object]]) -> None:
     assert [row for row in rows if row["resumed"] != 0 or not row["same"] or row["rubbish"]] == []
-    timed = [row for row in rows if str(row["kill"]).endswith(" s")]
-    named = [row for row in rows if row not in timed]
-    assert all(row["killed"] for row in named), "a fault point was never reached"
-    # The last victim may have finished before its turn on a fast machine; most must have been hit.
-    assert sum(bool(row["killed"]) for row in timed) >= 0.7 * len(timed)
+    assert all(row["killed"] for row in rows), "a fault point was never reached"
     # After the first save there is a whole checkpoint at every instant, whatever was being done.
     early = ("checkpoint.save:2",)
     assert [row for row in rows if row["survivor"] is None and row["kill"] not in early] == []
