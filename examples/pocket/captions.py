@@ -1,4 +1,4 @@
-"""Owns the words: synonyms, articles and the phrasings of a scene; and reads concepts back out of a caption.
+"""Owns the words of version 0: synonyms, articles, the phrasings of a scene; and reads captions back.
 
 Knows nothing of pixels, fonts or positions.
 """

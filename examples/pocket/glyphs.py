@@ -35,15 +35,25 @@ class Concept:
 
 
 @cache
-def core_concepts() -> dict[str, Concept]:
-    """Read the concepts that pocket learns (rows with core = 1), by name, in the order of the file."""
+def _rows() -> list[dict[str, str]]:
     with CONCEPTS_FILE.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    return {
-        row["name"]: Concept(row["name"], row["group"], chr(int(row["codepoint"], 16)))
-        for row in rows
-        if row["core"] == "1"
-    }
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def _named(rows: list[dict[str, str]]) -> dict[str, Concept]:
+    return {row["name"]: Concept(row["name"], row["group"], chr(int(row["codepoint"], 16))) for row in rows}
+
+
+@cache
+def all_concepts() -> dict[str, Concept]:
+    """Read all concepts, by name, in the order of the file: what version 1 learns."""
+    return _named(_rows())
+
+
+@cache
+def core_concepts() -> dict[str, Concept]:
+    """Read the concepts that version 0 learns (rows with core = 1), by name, in the order of the file."""
+    return _named([row for row in _rows() if row["core"] == "1"])
 
 
 class GlyphSource:
@@ -62,7 +72,7 @@ class GlyphSource:
         """Draw a concept at the font's own size, cropped to what is visible.
 
         Args:
-            concept: A name from `core_concepts`.
+            concept: A name from `all_concepts`.
 
         Returns:
             RGBA picture, longer side about 120 px.
@@ -72,7 +82,7 @@ class GlyphSource:
         """
         if concept not in self._full:
             canvas = Image.new("RGBA", (2 * STRIKE_PX, 2 * STRIKE_PX))
-            character = core_concepts()[concept].character
+            character = all_concepts()[concept].character
             ImageDraw.Draw(canvas).text((20, 20), character, font=self._font, embedded_color=True)
             box = canvas.getchannel("A").getbbox()
             if box is None:
@@ -84,7 +94,7 @@ class GlyphSource:
         """Draw a concept so that its longer side has a given length.
 
         Args:
-            concept: A name from `core_concepts`.
+            concept: A name from `all_concepts`.
             longer_side: Length in px, >= 1.
 
         Returns:

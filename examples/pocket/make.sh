@@ -28,7 +28,7 @@ train clip --batch-size 128 --steps 260 --learning-rate 0.001 --lr-warmup-steps 
   --checkpointing-steps 100
 train unet --batch-size 64 --steps "${UNET_STEPS:-15000}" --learning-rate 0.001 --lr-warmup-steps 200 \
   --lr-decay 0.3 --ema-decay 0.999 --train-text-encoder --checkpointing-steps 250 --save-dtype fp16 \
-  --snr-gamma 0 --timestep-sampling logit_normal --logit-mean 0 --logit-std 1.2 ${UNET_OPTIONS:-} \
+  --snr-gamma 0 --timestep-sampling logit_normal --logit-mean 0.5 --logit-std 1.4 ${UNET_OPTIONS:-} \
   --sample-prompts "a corgi playing a trumpet" --sample-prompts "a dog on a red background" \
   --sample-prompts "a bear riding a bicycle" --sample-prompts "an apple to the left of a banana"
 

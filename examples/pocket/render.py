@@ -1,6 +1,7 @@
 """Render the captioned scenes that pocket learns from.
 
-    python examples/pocket/render.py OUT --scenes 60000 --size 64 --seed 0
+    python examples/pocket/render.py OUT --scenes 60000 --size 64 --seed 0      version 0
+    python examples/pocket/render.py OUT --scenes 60000 --mixture v1            version 1, 128 px
 
 OUT becomes a folder of captioned pictures for `t2i train --dataset OUT`: PNG files in sub-folders of at most
 5000, `metadata.jsonl` (file_name, text), and `scenes.jsonl` (what is where, for the curious).
@@ -12,42 +13,82 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
-from glyphs import DEFAULT_FONT, GlyphSource
+import composing
+import numpy as np
+import scenes as version_0
+from drawing import Painter
+from glyphs import DEFAULT_FONT, GlyphSource, all_concepts
+from mixtures import MIXTURES
+from numpy.typing import NDArray
 from PIL import Image
-from scenes import draw, scene_at
 
+Renderer = Callable[[int], tuple[NDArray[np.uint8], dict[str, Any]]]
+"""Number of a scene → its pixels (size, size, 3) and its plain data."""
+
+VERSION_0 = "v0"
+SIZES = {VERSION_0: 64}  # sides of pictures by mixture, px; the others have 128
 PER_FOLDER = 5000
 CHUNK = 500  # scenes per piece of work; divides PER_FOLDER
 
 
+@cache
+def renderer(mixture: str, size: int, seed: int, font: Path, only: frozenset[str] | None) -> Renderer:
+    """What renders one scene; one per process, so that what it has drawn is remembered.
+
+    Args:
+        mixture: v0, or a key of `MIXTURES`.
+        size: Side of each picture, px.
+        seed: Number of the data set.
+        font: Noto Color Emoji.
+        only: Render these concepts alone; None for all of the mixture.
+    """
+    glyphs = GlyphSource(font)
+    if mixture == VERSION_0:
+
+        def render_version_0(index: int) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+            scene = version_0.scene_at(index, seed, glyphs, size, only=only)
+            return version_0.draw(scene, glyphs, size), scene.as_json()
+
+        return render_version_0
+    shares, painter = MIXTURES[mixture], Painter(glyphs)
+    if only is not None:
+        shares = replace(shares, concepts=shares.concepts & only)
+
+    def render_one(index: int) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        scene = composing.scene_at(index, seed, glyphs, size, shares)
+        return painter.draw(scene, size), scene.as_json()
+
+    return render_one
+
+
 def render_chunk(
-    start: int, output: Path, scenes: int, size: int, seed: int, font: Path, only: frozenset[str] | None
+    start: int,
+    output: Path,
+    scenes: int,
+    size: int,
+    seed: int,
+    font: Path,
+    only: frozenset[str] | None,
+    mixture: str,
 ) -> list[str]:
     """Render scenes `start` to `start + CHUNK` and return their lines for scenes.jsonl, in order."""
-    glyphs = _glyphs(font)
+    render_one = renderer(mixture, size, seed, font, only)
     folder = output / f"{start // PER_FOLDER:03d}"
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for index in range(start, min(start + CHUNK, scenes)):
-        scene = scene_at(index, seed, glyphs, size, only=only)
+        pixels, data = render_one(index)
         name = f"{folder.name}/{index:06d}.png"
-        Image.fromarray(draw(scene, glyphs, size)).save(output / name, compress_level=1)
-        lines.append(json.dumps({"file_name": name, **scene.as_json()}))
+        Image.fromarray(pixels).save(output / name, compress_level=1)
+        lines.append(json.dumps({"file_name": name, **data}))
     return lines
-
-
-_opened: dict[Path, GlyphSource] = {}
-
-
-def _glyphs(font: Path) -> GlyphSource:
-    # One font per process, so that its cache of resized glyphs lives as long as the process.
-    if font not in _opened:
-        _opened[font] = GlyphSource(font)
-    return _opened[font]
 
 
 def render(
@@ -57,6 +98,7 @@ def render(
     seed: int,
     font: Path = DEFAULT_FONT,
     only: frozenset[str] | None = None,
+    mixture: str = VERSION_0,
 ) -> None:
     """Render a data set with all cores.
 
@@ -67,6 +109,7 @@ def render(
         seed: Number of the data set; the same seed gives the same bytes.
         font: Noto Color Emoji.
         only: Render these concepts alone, a subject, an instrument and a vehicle among them; None for all.
+        mixture: v0, or a key of `MIXTURES`.
 
     Raises:
         FileExistsError: If `output` already has a metadata.jsonl.
@@ -74,7 +117,16 @@ def render(
     if (output / "metadata.jsonl").exists():
         raise FileExistsError(f"{output} already holds a data set; name another folder")
     output.mkdir(parents=True, exist_ok=True)
-    work = partial(render_chunk, output=output, scenes=scenes, size=size, seed=seed, font=font, only=only)
+    work = partial(
+        render_chunk,
+        output=output,
+        scenes=scenes,
+        size=size,
+        seed=seed,
+        font=font,
+        only=only,
+        mixture=mixture,
+    )
     starts = range(0, scenes, CHUNK)
     partial_metadata, partial_scenes = output / "metadata.jsonl.part", output / "scenes.jsonl.part"
     with (
@@ -97,14 +149,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("output", type=Path, help="folder to make")
     parser.add_argument("--scenes", type=int, default=60000, help="how many pictures")
-    parser.add_argument("--size", type=int, default=64, help="side of each picture, px")
+    parser.add_argument("--mixture", default=VERSION_0, choices=(VERSION_0, *MIXTURES), help="what to show")
+    parser.add_argument("--size", type=int, help="side of each picture, px; default: 64 for v0, else 128")
     parser.add_argument("--seed", type=int, default=0, help="number of the data set")
     parser.add_argument("--font", type=Path, default=DEFAULT_FONT, help="Noto Color Emoji")
     parser.add_argument("--only", nargs="+", metavar="CONCEPT", help="render these concepts alone")
     options = parser.parse_args()
     started = time.monotonic()
     only = frozenset(options.only) if options.only else None
-    render(options.output, options.scenes, options.size, options.seed, options.font, only)
+    unknown = sorted((only or frozenset()) - set(all_concepts()))
+    if unknown:
+        parser.error(f"--only {unknown[0]}: no such concept; concepts.tsv lists them")
+    size = SIZES.get(options.mixture, 128) if options.size is None else options.size
+    render(options.output, options.scenes, size, options.seed, options.font, only, options.mixture)
     print(f"{options.scenes} scenes in {options.output}, {time.monotonic() - started:.1f} s")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from captions import BACKGROUNDS, NO_ARTICLE, SYNONYMS, phrase, with_article
 from glyphs import core_concepts
 from holdout import held_out_backgrounds, held_out_pairs
+from words import plural
 
 from t2i.evaluation.questions import Question
 from t2i.evaluation.vocabulary import PLACES
@@ -25,24 +26,7 @@ SEED = 3
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "white", "black")
 SAME_IN_PLURAL = {"sheep", "fish", "grapes", "glasses", "fire", "lightning", "earth"}
-PLURALS = {"mouse": "mice", "snowman": "snowmen", "volcano": "volcanoes"}
 PLAIN_WORDS = {"red apple": "apple"}  # where the name itself has a colour in it
-
-
-def plural(word: str) -> str:
-    """More than one: 'two foxes', 'three cherries', 'two mice'."""
-    head, _, last = word.rpartition(" ")
-    if last in SAME_IN_PLURAL:
-        many = last
-    elif last in PLURALS:
-        many = PLURALS[last]
-    elif last.endswith(("s", "x", "ch", "sh")):
-        many = last + "es"
-    elif last.endswith("y") and last[-2] not in "aeiou":
-        many = last[:-1] + "ies"
-    else:
-        many = last + "s"
-    return f"{head} {many}".strip()
 
 
 def coloured(colour: str, concept: str) -> str:

@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageDraw
 
 POCKET = Path(__file__).parents[2] / "examples" / "pocket"
 sys.path.insert(0, str(POCKET))  # the example's modules are scripts in a folder, not a package
 
-from glyphs import GlyphSource  # noqa: E402
+from glyphs import GlyphSource, all_concepts  # noqa: E402
 
 TEN = ("dog", "cat", "rabbit", "panda", "trumpet", "guitar", "car", "bicycle", "red apple", "rose")
 
@@ -31,3 +32,26 @@ def ten_font() -> Path:
 def glyphs(ten_font: Path) -> GlyphSource:
     """The ten glyphs, ready to draw."""
     return GlyphSource(ten_font)
+
+
+class PlainShapes(GlyphSource):
+    """A stand-in for the whole font: every concept is an ellipse with proportions of its own."""
+
+    def __init__(self) -> None:
+        self._number = {name: number for number, name in enumerate(all_concepts())}
+
+    def full(self, concept: str) -> Image.Image:
+        number = self._number[concept]
+        narrow = 50 + 7 * (number % 11)
+        size = (120, narrow) if number % 2 else (narrow, 120)
+        picture = Image.new("RGBA", size)
+        ImageDraw.Draw(picture).ellipse(
+            (0, 0, size[0] - 1, size[1] - 1), fill=(200, 40 + number % 160, 90, 255)
+        )
+        return picture
+
+
+@pytest.fixture(scope="session")
+def shapes() -> GlyphSource:
+    """Something to draw for each of the 233 concepts, without a font."""
+    return PlainShapes()

@@ -69,3 +69,29 @@ def test_command_line_and_refusal_to_mix_two_data_sets(
     assert Image.open(tmp_path / "data" / "000" / "000002.png").size == (32, 32)
     with pytest.raises(FileExistsError, match="already holds a data set"):
         render.main()
+
+
+def test_version_1_is_chosen_by_its_mixture(
+    tmp_path: Path, ten_font: Path, ten: frozenset[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["render.py", str(tmp_path / "data"), "--scenes", "6", "--mixture", "v1", "--font", str(ten_font)]
+    monkeypatch.setattr(sys, "argv", [*line, "--only", *sorted(ten)])
+    render.main()
+    assert Image.open(tmp_path / "data" / "000" / "000005.png").size == (128, 128)
+    scenes = read_lines(tmp_path / "data" / "scenes.jsonl")
+    rows = read_lines(tmp_path / "data" / "metadata.jsonl")
+    assert [row["text"] for row in rows] == [scene["text"] for scene in scenes]
+    assert {"kind", "objects", "count", "relation", "verb", "style", "background"} < set(scenes[0])
+    render.render(tmp_path / "longer", 8, 128, 0, ten_font, ten, "v1")
+    for name in (f"000/00000{number}.png" for number in range(6)):
+        assert (tmp_path / "data" / name).read_bytes() == (tmp_path / "longer" / name).read_bytes()
+
+
+def test_an_unknown_concept_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["render.py", str(tmp_path / "data"), "--only", "dog", "doge"])
+    with pytest.raises(SystemExit):
+        render.main()
+    assert "doge: no such concept" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()

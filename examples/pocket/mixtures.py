@@ -1,0 +1,59 @@
+"""Owns the mixtures: how often a data set shows what. Plain data, chosen by name on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from backgrounds import CONTENT, FLAT
+from glyphs import all_concepts
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Shares of a data set.
+
+    Attributes:
+        kinds: Kind of scene (a key of `plans.CASTS`) → weight.
+        concepts: What may be in a picture.
+        backgrounds: Name → weight.
+        styles: Name → share of all scenes; the rest has no style.
+    """
+
+    kinds: Mapping[str, float]
+    concepts: frozenset[str]
+    backgrounds: Mapping[str, float]
+    styles: Mapping[str, float]
+
+
+MIXTURES = {
+    "v1": Mixture(
+        kinds={
+            "single": 0.13,
+            "coloured": 0.08,
+            "placed": 0.08,
+            "counted": 0.14,
+            "pair": 0.22,
+            "coloured pair": 0.08,
+            "in front of": 0.03,
+            "on top of": 0.03,
+            "between": 0.03,
+            "playing": 0.04,
+            "riding": 0.05,
+            "wearing": 0.04,
+            "holding": 0.03,
+            "chasing": 0.02,
+        },
+        concepts=frozenset(all_concepts()),
+        backgrounds={**dict.fromkeys(FLAT, 1.0), **dict.fromkeys(CONTENT, 1.0)},
+        styles={
+            "pixel art": 0.015,
+            "sketch": 0.015,
+            "silhouette": 0.015,
+            "black and white": 0.015,
+            "watercolour": 0.015,
+            "neon": 0.015,
+        },
+    ),
+}
+"""Every mixture but version 0's, which `scenes.KIND_WEIGHTS` holds."""

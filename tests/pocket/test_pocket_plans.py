@@ -1,0 +1,127 @@
+"""Plans of version 1: the mixture's shares, who does what, and tables without misprints."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import replace
+
+import anchors
+import pytest
+import roles
+from backgrounds import BACKGROUNDS
+from composing import draw_allowed_plan
+from glyphs import all_concepts
+from mixtures import MIXTURES
+from plans import (
+    OPPOSITES,
+    OTHER_WAY_ROUND,
+    RELATIONS,
+    VERBS,
+    Plan,
+    alike,
+    casts,
+    draw_kind,
+    draw_plan,
+    possible_kinds,
+)
+from styles import STYLES
+from tints import TINTABLE, TINTS
+from visibility import HIDES, SWALLOWS
+from words import MAIN_WORDS, SYNONYMS, UNCOUNTED
+
+V1 = MIXTURES["v1"]
+
+
+@pytest.fixture(scope="module")
+def plans() -> list[Plan]:
+    rng = random.Random(1)
+    return [draw_plan(rng, draw_kind(rng, V1), V1) for _ in range(4000)]
+
+
+def test_every_table_names_concepts_that_exist() -> None:
+    tables = [
+        anchors.HEADS, anchors.EYES, anchors.SEATS, anchors.TOPS, anchors.RIDDEN_FROM_BEFORE,
+        roles.TOYS_WITH_FACE, roles.HEADGEAR, roles.CHASERS, roles.CHASED_BESIDES, roles.HELD,
+        roles.HELD_HIGH, roles.BACKDROPS, roles.KNOWN_BY_OUTLINE, TINTABLE, SYNONYMS, MAIN_WORDS, UNCOUNTED,
+        *HIDES.values(),
+    ]  # fmt: skip
+    assert len(all_concepts()) == 233
+    assert [name for table in tables for name in table if name not in all_concepts()] == []
+    for table in (roles.CHASERS, roles.CHASED_BESIDES, roles.HELD, roles.BACKDROPS, roles.KNOWN_BY_OUTLINE):
+        assert len(set(table)) == len(table)
+    assert all(0 <= value <= 1 for table in tables[:4] for point in table.values() for value in point)
+    assert set(HIDES) | set(SWALLOWS) <= set(BACKGROUNDS)
+    assert {colour for colours in SWALLOWS.values() for colour in colours} - set(TINTS) <= {"gray", "cyan"}
+
+
+def test_a_mixture_is_plain_data_with_known_names() -> None:
+    assert V1.concepts == set(all_concepts()) and set(V1.backgrounds) == set(BACKGROUNDS)
+    assert set(V1.kinds) == set(casts()) and set(V1.styles) == set(STYLES)
+    assert sum(V1.kinds.values()) == pytest.approx(1)
+    assert all(set(style.backgrounds) <= set(BACKGROUNDS) for style in STYLES.values())
+
+
+def test_shares_are_those_of_the_mixture(plans: list[Plan]) -> None:
+    kinds, grounds = Counter(p.kind for p in plans), Counter(p.background for p in plans)
+    for kind, weight in V1.kinds.items():
+        assert abs(kinds[kind] / len(plans) - weight) < 0.02, kind
+    assert all(0.035 < grounds[name] / len(plans) < 0.075 for name in BACKGROUNDS)
+    styles = Counter(p.style for p in plans)
+    assert all(0.005 < styles[name] / len(plans) < 0.025 for name in STYLES)
+
+
+def test_the_first_named_thing_is_mostly_left_or_above(plans: list[Plan]) -> None:
+    seen = Counter(p.relation for p in plans)
+    assert OTHER_WAY_ROUND <= 0.25
+    for usual, rare in (("left of", "right of"), ("above", "below")):
+        assert abs(seen[rare] / (seen[usual] + seen[rare]) - OTHER_WAY_ROUND) < 0.05
+    assert set(OPPOSITES) < set(RELATIONS) and sum(RELATIONS.values()) == pytest.approx(1)
+
+
+def test_no_plan_promises_what_its_picture_cannot_show(plans: list[Plan]) -> None:
+    for plan in plans:
+        names = plan.concepts
+        assert not any(alike(a, b) for k, a in enumerate(names) for b in names[:k]), plan
+        style = STYLES[plan.style] if plan.style else None
+        if style:
+            assert plan.background in style.backgrounds, plan
+        for part in plan.parts:
+            if part.colour is None:
+                assert part.concept not in HIDES.get(plan.background, ()) or plan.kind == "coloured", plan
+            else:
+                assert part.concept in TINTABLE and part.colour not in SWALLOWS.get(plan.background, ()), plan
+                assert style is None or style.shows_colours, plan
+            assert (part.count > 1) == (plan.kind == "counted") and part.count <= 5, plan
+            assert part.count == 1 or part.concept not in UNCOUNTED, plan
+        if plan.kind == "coloured pair":
+            assert len({part.colour for part in plan.parts} - {None}) == 2, plan
+        if plan.verb:
+            assert plan.kind == plan.verb and plan.verb in VERBS, plan
+        if plan.verb == "wearing":
+            table = anchors.EYES if names[1] == "glasses" else anchors.HEADS
+            assert names[0] in table, plan
+
+
+def test_a_few_concepts_give_the_kinds_that_they_suffice_for(ten: frozenset[str]) -> None:
+    few = replace(V1, concepts=ten)
+    assert set(casts()) - set(possible_kinds(few)) == {"wearing"}
+    rng = random.Random(2)
+    for _ in range(300):
+        assert set(draw_allowed_plan(rng, few).concepts) <= ten
+    bears = replace(V1, concepts=frozenset({"bear", "teddy bear"}))
+    with pytest.raises(ValueError, match="too few concepts"):
+        draw_plan(rng, "pair", bears)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "is_so"),
+    [
+        ("bear", "teddy bear", True),
+        ("book", "books", True),
+        ("ant", "elephant", False),
+        ("car", "bus", False),
+    ],
+)
+def test_names_that_share_a_word_are_alike(a: str, b: str, is_so: bool) -> None:
+    assert alike(a, b) is is_so
