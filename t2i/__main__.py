@@ -1,5 +1,6 @@
 """`python -m t2i` and the console script `t2i`."""
 
+import gc
 import signal
 
 
@@ -9,7 +10,10 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports: an end without a traceback
     from t2i.cli import main as run_command_line
 
-    run_command_line()
+    try:
+        run_command_line()
+    finally:
+        gc.freeze()  # Python would search all that torch and its friends made for garbage before it exits
 
 
 if __name__ == "__main__":

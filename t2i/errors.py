@@ -1,7 +1,7 @@
 """Every failure a person can see: what was given, what is allowed, what to do, and the exit code.
 
     T2IError
-    ├── DifferentError   1   compared and different (`verify`)
+    ├── DifferentError   1   compared and different (`verify`, `batch --expect`)
     ├── UsageError       2   an option, prompt or config value that cannot be used
     ├── PartialError     3   some of the work was done
     ├── ResourceError    4   model, dataset, file, disk or permission
@@ -16,9 +16,11 @@ The door turns one of these into `error: message` and `hint: …` on stderr and 
 
 from __future__ import annotations
 
+from typing import Self
+
 EXIT_CODES: dict[int, str] = {
     0: "all done",
-    1: "compared and different (t2i verify)",
+    1: "compared and different (t2i verify, t2i batch --expect)",
     2: "usage: an option, prompt or config value that cannot be used",
     3: "partly done",
     4: "model, dataset, file, disk or permission problem",
@@ -41,6 +43,12 @@ class T2IError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def named(self, name: object) -> Self:
+        """This failure with the file that it is about in front, where its message does not begin so."""
+        if self.message.startswith((f"{name} ", f"{name}:")):
+            return self
+        return type(self)(f"{name}: {self.message}", self.hint)
 
 
 class DifferentError(T2IError):

@@ -34,7 +34,7 @@ LOSSY = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95, "met
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 IPTC_EXT = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 T2I_NAMESPACE = "urn:t2i:recipe:1"
-USER_COMMENT, EXIF_IFD = 0x9286, 0x8769
+USER_COMMENT, EXIF_IFD, ORIENTATION = 0x9286, 0x8769, 0x0112
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,10 @@ def read_metadata(path: Path) -> Metadata:
         xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
         text = image.info.get("t2i") or _recipe_in_xmp(xmp)
         parameters = image.info.get("parameters") or _user_comment(image)
-        recipe = recipes.loads(text) if isinstance(text, str) else None
+        try:
+            recipe = recipes.loads(text) if isinstance(text, str) else None
+        except StorageError as error:
+            raise error.named(path) from error
         return Metadata(
             str(image.format), image.size, recipe, parameters if isinstance(parameters, str) else None
         )
@@ -159,6 +162,27 @@ def read_pixels(path: Path) -> np.ndarray:
             return np.array(image.convert("RGB"))
         except (OSError, ValueError, SyntaxError) as error:
             raise StorageError(f"{path} is damaged: {error}") from error
+
+
+def unlike_drawn(path: Path) -> str:
+    """What a picture file has besides the RGB pixels that t2i writes and `read_pixels` gives; "" if nothing.
+
+    Transparency, further frames and a rotation by EXIF change what is seen, and no RGB value.
+
+    Raises:
+        StorageError: As `open_image`.
+    """
+    with open_image(path) as image:
+        if image.mode != "RGB" or "transparency" in image.info:
+            return f"its pixels are {image.mode}" + " with transparency" * ("transparency" in image.info)
+        frames = getattr(image, "n_frames", 1)
+        if frames != 1:
+            return f"it has {frames} frames"
+        try:
+            turned = image.getexif().get(ORIENTATION, 1)
+        except (OSError, ValueError, SyntaxError, KeyError, TypeError):
+            return "its EXIF is damaged"
+        return f"its EXIF orientation is {turned}" if turned != 1 else ""
 
 
 def through_file(pixels: np.ndarray, format: str) -> np.ndarray:

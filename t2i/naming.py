@@ -11,7 +11,7 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,20 @@ def check_free(path: Path, overwrite: bool) -> None:
         raise StorageError(f"{path} is a folder", "end it with / to write into it")
     if not overwrite and _exists(path):
         raise StorageError(f"{path} already exists", "choose another name or pass --overwrite")
+
+
+def check_writable(paths: Iterable[Path]) -> None:
+    """Refuse files that cannot be written, before the work that would fill them.
+
+    Raises:
+        StorageError: A folder of theirs may not be written into, or is a file.
+    """
+    for wanted in dict.fromkeys(path.parent for path in paths):
+        folder = next(folder for folder in (wanted, *wanted.parents) if _exists(folder))
+        if not folder.is_dir():
+            raise StorageError(f"{folder} is not a folder", "choose another --output")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise StorageError(f"no permission to write into {folder}", "choose a folder you may write to")
 
 
 def _template(output: str | None, count: int) -> str:

@@ -137,6 +137,24 @@ def config_of(recipe: Mapping[str, Any]) -> GenerateConfig:
         raise StorageError(f"the recipe cannot be used: {error}") from error
 
 
+def compare_runtimes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
+    """What of device, format, threads and versions is not as recorded: "torch 2.12.0 -> 2.13.0"."""
+    before, after = _flat(recorded), _flat(now)
+    return tuple(
+        f"{name} {before.get(name)} -> {after.get(name)}"
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    )
+
+
+def _flat(runtime: Mapping[str, Any]) -> dict[str, Any]:
+    """The runtime with the versions beside everything else."""
+    inner = runtime.get("versions")
+    return {name: value for name, value in runtime.items() if name != "versions"} | (
+        inner if isinstance(inner, dict) else {}
+    )
+
+
 def to_parameters(recipe: Mapping[str, Any]) -> str:
     """The recipe in the form that A1111's "PNG info" and its readers understand.
 

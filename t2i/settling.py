@@ -1,4 +1,4 @@
-"""A config with the model's own defaults filled in. Reads configs, never weights, and imports no torch."""
+"""A config with the model's own defaults filled in. Reads configs, never weights."""
 
 from __future__ import annotations
 
@@ -43,6 +43,36 @@ def preview(config: GenerateConfig) -> GenerateConfig:
         return config
     sized = _sized(config, source.known.defaults)
     return sized.replace(scheduler=config.scheduler or source.known.defaults.scheduler)
+
+
+def rehearse(config: GenerateConfig) -> GenerateConfig:
+    """`preview` that refuses the device, number format and steps that a run would refuse.
+
+    Imports torch where one of them was given, or a scheduler; still reads no weights.
+
+    Raises:
+        UsageError: A device that is not here, a format it cannot do, steps that the scheduler has not.
+        ModelError: As `preview`.
+    """
+    if (config.device, config.dtype) != ("auto", "auto"):
+        from t2i.devices import choose_runtime
+
+        choose_runtime(config.device, config.dtype)
+    settled = preview(config)
+    source = weights.resolve_model(config.model)
+    if source.path is not None and (config.steps, config.scheduler) != (None, None):
+        check_steps(settled, source.inspection.scheduler_config)
+    return settled
+
+
+def check_steps(config: GenerateConfig, scheduler_config: Mapping[str, Any]) -> None:
+    """Refuse a number of steps that the scheduler cannot do, before anything is drawn; `config` is settled.
+
+    Raises:
+        UsageError: See `t2i.schedulers.set_timesteps`.
+    """
+    assert config.steps is not None
+    schedulers.set_timesteps(schedulers.make_scheduler(config.scheduler, scheduler_config), config.steps)
 
 
 def _sized(config: GenerateConfig, defaults: Defaults) -> GenerateConfig:

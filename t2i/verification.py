@@ -24,10 +24,10 @@ class Verdict:
 
     Args:
         psnr: Of the file's pixels against the rebuilt ones, in dB; infinite when exact; None when the
-            picture could not be rebuilt or has another size.
+            two could not be compared or differ in size.
         changed: Files of the model that are not those of the recipe, each with what is wrong with it.
         machine: What else is not as it was (versions, device, threads). Explains, does not decide.
-        failure: Why the picture could not be rebuilt.
+        failure: Why the two could not be compared: none could be rebuilt, or the file shows more than RGB.
     """
 
     psnr: float | None
@@ -49,7 +49,7 @@ class Verdict:
 
     def lines(self) -> list[str]:
         """The verdict for a person."""
-        lines = [f"pixels: {self.pixels}" + (f" (not rebuilt: {self.failure})" if self.failure else "")]
+        lines = [f"pixels: {self.pixels}" + (f" (not compared: {self.failure})" if self.failure else "")]
         lines.append("inputs: " + (f"changed ({', '.join(self.changed)})" if self.changed else "same"))
         return lines + ([f"machine: changed ({', '.join(self.machine)})"] if self.machine else [])
 
@@ -69,7 +69,7 @@ def verify(path: Path, model: str | None = None, device: str | None = None) -> V
     from t2i import pipeline, weights
 
     recipe = images.read_recipe(path)
-    pixels = images.read_pixels(path)
+    pixels, unlike = images.read_pixels(path), images.unlike_drawn(path)
     recorded = recipe["model"].get("files")
     name = model or str(recipe["model"].get("id"))
     source = find_model(name, given=model is not None)
@@ -87,9 +87,10 @@ def verify(path: Path, model: str | None = None, device: str | None = None) -> V
         return Verdict(None, changed, (), failure)
     again = images.through_file(picture.pixels, images.read_metadata(path).format)
     return Verdict(
-        images.psnr(pixels, again) if again.shape == pixels.shape else None,
+        images.psnr(pixels, again) if again.shape == pixels.shape and not unlike else None,
         compare_files(recorded, hashes),
-        compare_machines(recipe["runtime"], picture.recipe["runtime"]),
+        recipes.compare_runtimes(recipe["runtime"], picture.recipe["runtime"]),
+        unlike,
     )
 
 
@@ -106,24 +107,6 @@ def compare_files(recorded: Any, now: Mapping[str, str]) -> tuple[str, ...]:
     }
     names = sorted({*recorded, *now})
     return tuple(name + notes.get(name, "") for name in names if recorded.get(name) != now.get(name))
-
-
-def compare_machines(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
-    """What of device, format, threads and versions is not as recorded: "torch 2.12.0 -> 2.13.0"."""
-    before, after = _flat(recorded), _flat(now)
-    return tuple(
-        f"{name} {before.get(name)} -> {after.get(name)}"
-        for name in sorted({*before, *after})
-        if before.get(name) != after.get(name)
-    )
-
-
-def _flat(runtime: Mapping[str, Any]) -> dict[str, Any]:
-    """The runtime with the versions beside everything else."""
-    inner = runtime.get("versions")
-    return {name: value for name, value in runtime.items() if name != "versions"} | (
-        inner if isinstance(inner, dict) else {}
-    )
 
 
 def find_model(name: str, given: bool) -> ModelSource:

@@ -6,6 +6,7 @@ read-only; copy one (`copy_model`) to change it.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ os.environ["HF_HOME"] = os.path.join(tempfile.gettempdir(), f"t2i-tests-{os.getp
 os.environ["XDG_CACHE_HOME"] = os.path.join(tempfile.gettempdir(), f"t2i-tests-{os.getpid()}", "cache")
 
 import pytest
+from command_line import Run, run_line
 from tiny_models import save_pocket, save_sd1, save_sd2, save_sdxl
 
 
@@ -70,6 +72,13 @@ def copy_model(tmp_path: Path) -> Callable[[Path], Path]:
         return target
 
     return copy
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run command lines in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return functools.partial(run_line, capsys)
 
 
 @pytest.fixture

@@ -8,49 +8,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 import typer
+from command_line import Run
 
-from t2i import cli, images
+from t2i import cli
 from t2i.cli import door
 from t2i.cli.options import config_command
 from t2i.config import Config, option
 from t2i.errors import EXIT_CODES, ModelError
 
-
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[str]:
-        return self.out.splitlines()
-
-
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads on cores that others use wait for each other
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run one command line in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run_here(*arguments: object) -> Result:
-        capsys.readouterr()
-        code = cli.run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return run_here
 
 
 # ---- options made from a config
@@ -227,160 +199,6 @@ def test_usage_errors(run: Run, arguments: list[str], message: str) -> None:
 def test_missing_things_exit_4(run: Run, arguments: list[str], message: str) -> None:
     result = run(*arguments)
     assert result.code == 4 and message in result.err and result.out == ""
-
-
-# ---- drawing, with the miniature of pocket
-
-
-def test_generate_show_replay(run: Run, tiny_pocket: Path) -> None:
-    drawn = run(
-        "generate", "a dog", "-m", tiny_pocket, "--seed", 5, "-n", "red", "-o", "dog.png", "--steps", 3
-    )
-    assert (drawn.code, drawn.lines, drawn.err) == (0, ["dog.png"], "")
-    recipe = images.read_recipe(Path("dog.png"))
-    assert recipe["config"]["model"] == "tiny-pocket" and str(tiny_pocket.parent) not in json.dumps(recipe)
-    assert recipe["config"]["guidance_scale"] == 4.0  # the model's own
-
-    shown = run("show", "dog.png")
-    assert shown.code == 0 and "a dog" in shown.out and "tiny-pocket" in shown.out
-    values = json.loads(run("show", "--json", "dog.png").out)
-    assert values["path"] == "dog.png" and values["config"]["steps"] == 3
-
-    again = run("replay", "dog.png", "-m", tiny_pocket, "-o", "again.png")
-    assert again.code == 0, again.err
-    assert images.read_recipe(Path("again.png")) == recipe
-    assert Path("again.png").read_bytes() == Path("dog.png").read_bytes()
-
-    other = run("replay", "dog.png", "-m", tiny_pocket, "-o", "other.png", "--steps", 4, "-p", "a cat")
-    assert other.code == 0, other.err
-    changed = images.read_recipe(Path("other.png"))
-    assert (changed["config"]["steps"], changed["config"]["prompts"]) == (4, ["a cat"])
-    assert changed["image"]["seed"] == 5 and changed["pixels_sha256"] != recipe["pixels_sha256"]
-
-
-def test_many_pictures(run: Run, tiny_pocket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import io
-
-    monkeypatch.setattr(sys, "stdin", io.StringIO("a cat\n\na drum\n"))
-    result = run(
-        "generate", "a dog", "-", "-N", 2, "-m", tiny_pocket, "--steps", 2, "--json", "--grid",
-        "-o", "out/{index:02d}-{slug}.webp",
-    )  # fmt: skip
-    assert result.code == 0, result.err
-    rows = [json.loads(line) for line in result.lines]
-    assert [row.get("prompt") for row in rows] == ["a dog"] * 2 + ["a cat"] * 2 + ["a drum"] * 2 + [None]
-    assert Path("out/05-a-drum.webp").exists() and rows[-1]["grid"] == 6
-    seeds = [row["seed"] for row in rows[:-1]]
-    assert [seeds[1] - seeds[0], seeds[3] - seeds[2], seeds[5] - seeds[4]] == [1, 1, 1]
-    assert result.err.count("seed ") == 3 and f"seed {seeds[2]} for 'a cat'" in result.err
-    assert rows[0]["recipe"]["image"]["seed"] == seeds[0]
-
-
-def test_a_dry_run_writes_nothing_and_loads_no_weights(
-    run: Run, tiny_pocket: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("t2i.weights.load_model", None)
-    model = tiny_pocket
-    result = run("generate", "a dog", "-m", model, "--seed", 1, "-N", 2, "--dry-run", "-o", "out/")
-    assert result.code == 0, result.err
-    assert result.lines == ["out/a-dog-1.png", "out/a-dog-2.png"]
-    assert "64" in result.err and "ddim" in result.err and not Path("out").exists()
-    values = json.loads(run("generate", "a dog", "-m", model, "--seed", 1, "--dry-run", "--json").out)
-    assert values["config"]["steps"] == 5 and values["pictures"][0]["seed"] == 1
-
-
-def test_nothing_is_overwritten_unless_told(run: Run, tiny_pocket: Path) -> None:
-    Path("dog.png").write_bytes(b"mine")
-    arguments = ["generate", "a dog", "--seed", 5, "--steps", 2, "-o", "dog.png", "-m"]
-    refused = run(*arguments, "./nowhere")  # before the model is looked for
-    assert refused.code == 4 and "dog.png already exists" in refused.err
-    assert Path("dog.png").read_bytes() == b"mine"
-    assert run(*arguments, tiny_pocket, "--overwrite").code == 0
-    assert images.read_recipe(Path("dog.png"))["image"]["seed"] == 5
-
-
-def test_what_was_drawn_before_a_failure_stays(
-    run: Run, tiny_pocket: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save = images.save
-
-    def save_one(path: Path, *arguments: Any) -> None:
-        if "-2" in path.name:
-            raise images.StorageError("no space left while writing it", "free some space")
-        save(path, *arguments)
-
-    monkeypatch.setattr(images, "save", save_one)
-    result = run("generate", "a dog", "-m", tiny_pocket, "--seed", 1, "-N", 3, "--steps", 2)
-    assert result.code == 4 and result.lines == ["a-dog-1.png"]
-    assert "hint: 1 of 3 pictures were written. free some space" in result.err
-    assert [path.name for path in Path().iterdir()] == ["a-dog-1.png"]
-
-
-def test_a_folder_without_permission(run: Run, tiny_pocket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(os, "replace", refuse)
-    monkeypatch.setattr(os, "link", refuse)
-    result = run("generate", "a dog", "-m", tiny_pocket, "--seed", 1, "--steps", 2)
-    assert result.code == 4 and "no permission to write" in result.err
-    assert list(Path().iterdir()) == []
-
-
-def test_explain_prompt(run: Run, tiny_pocket: Path) -> None:
-    result = run("generate", "a dgo", "-m", tiny_pocket, "--explain-prompt")
-    assert result.code == 0 and "chunk 1" in result.out and "dog" in result.out
-    assert list(Path().iterdir()) == []
-
-
-def test_explain_prompt_needs_one(run: Run) -> None:
-    result = run("generate", "--explain-prompt")
-    assert result.code == 2 and "no prompt to explain" in result.err
-
-
-def test_explain_prompt_as_json(run: Run, tiny_pocket: Path) -> None:
-    result = run("generate", "a dgo", "red", "-m", tiny_pocket, "--explain-prompt", "--json")
-    rows = [json.loads(line) for line in result.lines]
-    assert [row["prompt"] for row in rows] == ["a dgo", "red"]
-    assert rows[0]["unknown"] == {"dgo": ["dog"]} and rows[1]["chunks"] == [["red"]]
-
-
-def test_show_goes_on_after_a_picture_without_recipe(run: Run, tiny_pocket: Path) -> None:
-    run("generate", "a dog", "-m", tiny_pocket, "--seed", 1, "--steps", 2, "-o", "dog.png")
-    result = run("show", "none.png", "dog.png")
-    assert (result.code, result.err) == (4, "error: none.png does not exist\n") and "a dog" in result.out
-
-
-def test_text_out_of_a_picture_drives_no_terminal(run: Run) -> None:
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
-    chunks = PngInfo()
-    chunks.add_itxt("parameters", "a \x1b[2Jdog\nSteps: 2, Seed: 1")
-    Image.new("RGB", (8, 8)).save("p.png", pnginfo=chunks)
-    assert run("show", "p.png").lines == ["a \\x1b[2Jdog", "Steps: 2, Seed: 1"]
-    refused = run("replay", "p.png", "-m", "no\x1b[2J")
-    assert refused.code == 4 and "\x1b" not in refused.err
-
-
-def test_replay_says_where_a_model_is_wanted(run: Run, tiny_pocket: Path) -> None:
-    run("generate", "a dog", "-m", tiny_pocket, "--seed", 1, "--steps", 2, "-o", "dog.png")
-    result = run("replay", "dog.png")
-    assert result.code == 4 and "there is no model 'tiny-pocket'" in result.err
-    assert "hint: say where the model is with --model PATH" in result.err
-
-
-def test_a_missing_package_costs_no_loading(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("t2i.schedulers.table.is_available", lambda row: row.needs is None)
-    result = run("generate", "a dog", "-m", "./nowhere", "--scheduler", "lms")
-    assert result.code == 2 and "error: scheduler lms needs the package scipy\n" in result.err
-
-
-def test_a_file_where_a_folder_is_needed(run: Run, tiny_pocket: Path) -> None:
-    Path("file").write_bytes(b"mine")
-    result = run("generate", "a dog", "-m", tiny_pocket, "-s", 1, "--steps", 2, "-o", "file/x.png")
-    assert result.code == 4 and "file is not a folder" in result.err
-    assert [path.name for path in Path().iterdir()] == ["file"] and Path("file").read_bytes() == b"mine"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny_models import make_tokenizer
 
 from t2i.conditioning import Conditioning, frame_chunk, join, split_into_chunks
-from t2i.families.prompts import explain_prompt, prompt_chunks, prompt_pieces
+from t2i.families.prompts import explain_prompt, prompt_chunks, prompt_pieces, words_in
 
 
 @given(st.lists(st.booleans(), max_size=200), st.integers(1, 30))
@@ -62,11 +62,25 @@ def test_words_of_several_tokens_stay_together():
 
 def test_explain_names_unknown_words_and_their_neighbours():
     tokenizer = make_tokenizer(max_length=32)
-    told = explain_prompt(tokenizer, "A corgy riding a zebra, corgi's", ["corgi", "riding", "a", "s"])
+    known = ["corgi", "riding", "a", "t-shirt"]
+    told = explain_prompt(tokenizer, "A corgy (riding) a zebra, T-shirt!", known)
     assert told.unknown == {"corgy": ["corgi"], "zebra": []}
     assert len(told.chunks) == 1 and told.chunks[0][0] == "a"
     assert all("\n" not in line for line in told) and list(told) == told.lines()
     assert explain_prompt(tokenizer, "zebra").unknown == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("A red, red circle.", ["a", "red", "red", "circle"]),
+        ('a t-shirt\'s (blue) "dog"', ["a", "t-shirt's", "blue", "dog"]),
+        ("x,y ... 3 é!", ["x,y", "3", "é"]),
+        ("", []),
+    ],
+)
+def test_words_lose_the_punctuation_around_them(text: str, words: list[str]):
+    assert words_in(text) == words
 
 
 def make(rows: int, length: int = 4, pooled: bool = True) -> Conditioning:

@@ -67,6 +67,27 @@ def test_importing_t2i_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_a_command_imports_no_other() -> None:
+    code = "import sys; from t2i.cli import run; run(['version']); sys.exit('t2i.batch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_garbage_waits_until_a_model_is_loaded() -> None:
+    """In a process of its own: what is frozen stays frozen."""
+    code = """
+import gc
+from t2i.environment import collecting_later
+try:
+    with collecting_later():
+        assert not gc.isenabled()
+        raise ValueError
+except ValueError:
+    pass
+assert gc.isenabled() and gc.get_freeze_count() > 0
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_the_package_offers_its_names_lazily() -> None:
     import t2i
 

@@ -19,8 +19,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # One floor a line, lowest first. A module imports only from floors below its own.
 LAYERS = [
-    {"version", "errors"},
-    {"config", "durable", "naming", "environment"},
+    {"version", "errors", "texts"},
+    {"config", "durable", "naming", "environment", "pages", "tiles"},
     {"catalog", "schedulers", "jobs"},
     {"recipes", "promptfiles"},
     {"diffusion", "guidance", "conditioning"},

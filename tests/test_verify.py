@@ -138,6 +138,30 @@ def test_edited_pixels_are_seen(drawn: Path, tiny_pocket: Path, tmp_path: Path) 
     assert verify(tmp_path / "cut.png", str(tiny_pocket)).pixels == "different"
 
 
+def test_what_changes_the_look_and_no_rgb_value_is_seen(
+    drawn: Path, tiny_pocket: Path, tmp_path: Path
+) -> None:
+    original = Image.open(drawn / "1.png")
+    chunks = PngInfo()
+    chunks.add_itxt("t2i", original.info["t2i"])
+    clear = original.convert("RGBA")
+    clear.putalpha(0)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    touched = {
+        "its pixels are RGBA": (clear, {}),
+        "its pixels are RGB with transparency": (original, {"transparency": (255, 255, 255)}),
+        "it has 2 frames": (original, {"save_all": True, "append_images": [Image.new("RGB", (64, 64))]}),
+        "its EXIF orientation is 3": (original, {"exif": exif}),
+    }
+    for reason, (picture, options) in touched.items():
+        picture.save(tmp_path / "p.png", pnginfo=chunks, **options)
+        assert (images.read_pixels(tmp_path / "p.png") == images.read_pixels(drawn / "1.png")).all()
+        verdict = verify(tmp_path / "p.png", str(tiny_pocket))
+        assert (verdict.pixels, verdict.changed, verdict.failure) == ("different", (), reason)
+        assert not verdict.holds and verdict.lines()[0] == f"pixels: different (not compared: {reason})"
+
+
 def test_the_command(
     drawn: Path, tiny_pocket: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

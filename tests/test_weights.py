@@ -18,7 +18,8 @@ from tiny_models import EOS, WORDS, make_text_encoder, make_tokenizer, make_unet
 
 from t2i.catalog import MODELS, find_model, nearest_models
 from t2i.errors import ModelError, StorageError
-from t2i.weights import fetch_model, hash_files, load_model, resolve_model, save_folder
+from t2i.families.prompts import prompt_chunks
+from t2i.weights import fetch_model, hash_files, load_model, load_vocabulary, resolve_model, save_folder
 from t2i.weights.layout import read_layout
 from t2i.weights.safety import Header, read_header
 from t2i.weights.single_file import CONFIGS, detect_family, scheduler_changes
@@ -85,6 +86,29 @@ def test_names_mean_what_they_look_like(tmp_path, tiny_sd1):
     assert (folder.kind, folder.id, folder.family) == ("folder", "tiny-sd1", "sd1")
     (tmp_path / "m.safetensors").write_bytes(b"")
     assert resolve_model(str(tmp_path / "m.safetensors")).kind == "file"
+
+
+def test_a_training_folder_names_the_model_in_it(tmp_path, tiny_pocket):
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(ModelError) as caught:
+        load_model(resolve_model(str(tmp_path / "runs")))
+    assert caught.value.hint == "it needs a model_index.json"
+    (tmp_path / "runs" / "model").symlink_to(tiny_pocket)
+    (tmp_path / "runs" / "ema.safetensors").touch()
+    with pytest.raises(ModelError) as caught:
+        load_model(resolve_model(str(tmp_path / "runs")))
+    assert caught.value.hint == f"did you mean {tmp_path / 'runs' / 'model'}?"
+
+
+@pytest.mark.parametrize("name", ["sd1", "sdxl", "pocket"])
+def test_a_vocabulary_is_that_of_the_whole_model(name, request, monkeypatch):
+    source = resolve_model(str(request.getfixturevalue(f"tiny_{name}")))
+    parts = load_model(source).family.parts
+    monkeypatch.setattr("t2i.weights.loading._load_network", None)
+    tokenizer, words = load_vocabulary(source)
+    assert words == parts.known_words and bool(words) == (name == "pocket")
+    for text in ("a red dog", "", "zebra " * 40):
+        assert prompt_chunks(tokenizer, text) == prompt_chunks(parts.tokenizers[0], text)
 
 
 def test_offline_says_what_to_do(no_network):
@@ -411,6 +435,8 @@ def test_single_files_load_with_sockets_blocked(family, originals, no_network, m
     assert equal_state(model.unet, parts["unet"]) and equal_state(model.vae, parts["vae"])
     for mine, made in zip(model.family.parts.text_encoders, parts["encoders"], strict=True):
         assert equal_state(mine, made)
+    tokenizer, words = load_vocabulary(resolve_model(str(path)))
+    assert words == () and tokenizer("a cat").input_ids == model.family.parts.tokenizers[0]("a cat").input_ids
     embeds = model.family.encode_prompts(["a photo of a cat"]).prompt_embeds
     assert embeds.shape[1] == 77 and bool(torch.isfinite(embeds).all())
     assert model.scheduler_config["prediction_type"] == ("v_prediction" if family == "sd2" else "epsilon")

@@ -27,8 +27,8 @@ HELP = "Text to image: draw pictures from words, train your own model, and rebui
 EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
 
 
-def build_app() -> typer.Typer:
-    """The Typer app with every command of `COMMANDS`."""
+def build_app(names: Sequence[str] = COMMANDS) -> typer.Typer:
+    """The Typer app with these commands of `COMMANDS`; only their files are imported."""
     app = typer.Typer(
         name="t2i",
         help=HELP,
@@ -40,14 +40,15 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
     app.callback()(_root)
-    for name in COMMANDS:
+    for name in names:
         app.command(name)(door.deferred(import_module(f"t2i.cli.{name}").command))
     return app
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code. Never raises for a failure of the command."""
-    return door.run(build_app(), arguments)
+    named = arguments[:1] if arguments and arguments[0] in COMMANDS else COMMANDS
+    return door.run(build_app(named), arguments)
 
 
 def main() -> None:

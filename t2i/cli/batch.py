@@ -22,7 +22,7 @@ from t2i.cli.options import config_command
 from t2i.config import GenerateConfig
 from t2i.config.batch import BatchConfig
 from t2i.errors import Interrupted, PartialError, ResourceError
-from t2i.promptfiles import PromptFile, PromptFileError, parse_prompt_file
+from t2i.promptfiles import PromptFile, PromptFileError, PromptOptions, parse_prompt_file
 from t2i.promptfiles.sources import format_of, read_bytes
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -41,7 +41,9 @@ def command(
     FILE is .txt (a prompt a line), .jsonl, .csv, .toml or .yaml; its keys are the options of `t2i generate`,
     which given here are defaults of all lines. Everything wrong is told at once, before a model is loaded.
     The same command again draws only what is missing, damaged or failed. Paths go to stdout as the pictures
-    appear; OUTPUT holds the pictures and manifest.jsonl, a line for each.
+    appear; OUTPUT holds the pictures, manifest.jsonl, a line for each, report.html and contact-sheet.png.
+    With --expect the pictures are compared with those of a file that --update-golden made: equal pixels on
+    the same machine, else a PSNR; OUTPUT then shows what differs, and the exit code is 1.
     """
     folder = Path(str(config.output))
     parse = _parser(file, config, drawing.with_size(given, size))
@@ -58,6 +60,7 @@ def command(
         elif kept != parsed.run_seed:  # a process that we waited for has drawn one
             parsed = parse(kept)
         plan = _Plan.make(parsed, manifest.records, folder, config)
+        plan.reporting.check(manifest.records)
         plan.tell()
         plan.draw(manifest, batch.Limits(config.most_failures, stopping))
 
@@ -67,11 +70,9 @@ def _parser(file: str, config: BatchConfig, defaults: dict[str, Any]) -> Callabl
     format, data = format_of(file, config.format), read_bytes(file)
 
     def parse(run_seed: int | None) -> PromptFile:
+        options = PromptOptions(defaults, config.axis, config.repeat, config.wildcards, run_seed)
         try:
-            return parse_prompt_file(
-                data, format, "stdin" if file == "-" else file, defaults, config.axis, config.repeat,
-                config.wildcards, run_seed,
-            )  # fmt: skip
+            return parse_prompt_file(data, format, "stdin" if file == "-" else file, options)
         except PromptFileError as error:
             raise_all(error.each())
             raise
@@ -113,6 +114,7 @@ class _Plan:
     config: BatchConfig
     folder: Path
     parsed: PromptFile
+    every: list[BatchJob]
     jobs: list[BatchJob]
     done: list[BatchJob]
     todo: list[BatchJob]
@@ -128,7 +130,13 @@ class _Plan:
         finished = {job.id for job in done}
         todo = [job for job in jobs if job.id not in finished]
         estimate = batch.estimate(todo, done, records, folder)
-        return cls(config, folder, parsed, jobs, done, todo, estimate)
+        return cls(config, folder, parsed, every, jobs, done, todo, estimate)
+
+    @property
+    def reporting(self) -> batch.Reporting:
+        """What is told at the end."""
+        source = Path(self.parsed.source).name
+        return batch.Reporting(self.config, source, self.folder, self.every, self.jobs, notice, self._event)
 
     def figures(self) -> dict[str, Any]:
         """What `--json` says about the plan."""
@@ -181,7 +189,9 @@ class _Plan:
             notice(f"{_count(self.parsed.duplicates, 'picture')} asked for more than once, drawn once")
         for message in {job.problem.message: None for job in self.todo if job.problem}:
             notice(f"cannot be drawn: {message}")
-        if self.config.json and not self.config.dry_run:
+        if self.done and self.config.expect is not None:
+            notice(f"{_count(len(self.done), 'picture')} of an earlier run count as they are")
+        if not self.config.dry_run:
             self._event("plan", self.figures())
 
     def draw(self, manifest: batch.Manifest, limits: batch.Limits) -> None:
@@ -191,8 +201,11 @@ class _Plan:
             Interrupted: Somebody asked to stop.
             PartialError: Some failed or are left.
             ResourceError: All did.
+            DifferentError: All are there, and not as expected.
+            StorageError: A report cannot be written.
         """
         made = failed = 0
+        left = {job.id for job in self.todo}
         tell = notice if self.config.verbose else None
         records = batch.draw_batch(
             self.todo, self.folder, manifest, self.config.metadata, self.config.overwrite, limits, tell
@@ -201,30 +214,32 @@ class _Plan:
             for record in records:
                 made += record["status"] == "done"
                 failed += record["status"] == "failed"
+                left.discard(record["job"])
                 self._tell_record(record)
                 advance(made, failed)
-        left = len(self.todo) - made - failed
-        if self.config.json:
-            self._event("end", {"done": len(self.done) + made, "made": made, "failed": failed, "left": left})
+        failures = self.reporting.finish(manifest.records, left)
+        counts = {"done": len(self.done) + made, "made": made, "failed": failed, "left": len(left)}
+        self._event("end", counts)
         if left and limits.stopping():
-            raise Interrupted(f"stopped after {made} of {len(self.todo)} pictures", AGAIN)
-        if failed:
+            failures.append(Interrupted(f"stopped after {made} of {len(self.todo)} pictures", AGAIN))
+        elif failed:
             message = f"{_count(failed, 'picture')} of {len(self.jobs)} failed"
-            message += f", {left} not tried" if left else ""
+            message += f", {len(left)} not tried" if left else ""
             kind = PartialError if made or self.done else ResourceError
-            raise kind(message, f"{manifest.path} says why; {AGAIN}")
+            failures.append(kind(message, f"{manifest.path} says why; {AGAIN}"))
+        raise_all(failures)
 
     def _tell_record(self, record: batch.Record) -> None:
         if record["status"] == "failed":
             notice(f"line {record['line']}, seed {record['seed']}: {record['error']}")
-        if self.config.json:
-            path = str(self.folder / record["file"]) if record["status"] == "done" else None
-            self._event(record["status"], {**record, "path": path})
-        elif record["status"] == "done":
-            print(self.folder / record["file"], flush=True)
+        path = str(self.folder / record["file"]) if record["status"] == "done" else None
+        self._event(record["status"], {**record, "path": path})
+        if path is not None and not self.config.json:
+            print(path, flush=True)
 
     def _event(self, name: str, values: dict[str, Any]) -> None:
-        print(json.dumps({"event": name, **values}, ensure_ascii=False), flush=True)
+        if self.config.json:
+            print(json.dumps({"event": name, **values}, ensure_ascii=False), flush=True)
 
     @contextmanager
     def _progress(self) -> Iterator[Callable[[int, int], None]]:

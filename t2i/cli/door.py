@@ -11,7 +11,6 @@ import errno
 import functools
 import inspect
 import os
-import re
 import signal
 import sys
 import threading
@@ -21,10 +20,10 @@ from typing import Any
 import typer
 
 from t2i.errors import T2IError
+from t2i.texts import printable as printable
 
 PARTLY, INTERRUPTED = 3, 130
 NATIVE = ("torch", "diffusers", "transformers", "numpy")
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def deferred(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -124,11 +123,6 @@ def _unexpected(error: Exception) -> int:
     return complain(
         f"unexpected {text}", "set T2I_DEBUG=1 to see where; please report it if it is not your file", 4
     )
-
-
-def printable(text: str) -> str:
-    """`text` with its control characters written out: what comes out of a file must not drive a terminal."""
-    return CONTROL.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
 def _one_line(text: str) -> str:

@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t2i import environment, images, naming, schedulers
+from t2i import environment, images, naming, schedulers, settling
 from t2i.cli.door import notice, printable
 from t2i.config import GenerateConfig
 from t2i.config.output import OutputConfig
-from t2i.errors import T2IError, UsageError
+from t2i.errors import PartialError, T2IError, UsageError
 from t2i.jobs import Job, plan_jobs
 
 if TYPE_CHECKING:
-    from t2i.pipeline import Picture, StepDone
+    from t2i.pipeline import OnStep, Picture, StepDone
 
 
-def draw(config: GenerateConfig, door: OutputConfig, same_as: Mapping[str, Any] | None = None) -> None:
+def draw(
+    config: GenerateConfig,
+    door: OutputConfig,
+    same_as: Mapping[str, Any] | None = None,
+    notices: Sequence[str] = (),
+) -> None:
     """Draw every picture of `config` and save each as soon as it is done.
 
     Args:
         config: What to draw.
         door: Where it goes.
         same_as: A recipe whose picture is to come out again, in its batch shape; `config` is then its own.
+        notices: Said once nothing can be refused any more.
 
     Raises:
-        T2IError: What was already written stays, and the message says how much it is.
+        PartialError: Some pictures were written before the failure; they stay.
+        T2IError: None was.
     """
     if config.scheduler is not None:
         schedulers.check_available(schedulers.find_row(config.scheduler))  # before a model is loaded
@@ -40,25 +47,25 @@ def draw(config: GenerateConfig, door: OutputConfig, same_as: Mapping[str, Any] 
         naming.check_free(sheet, door.overwrite)
         if sheet in paths:
             raise UsageError(f"--grid: the sheet would be called {sheet.name}, as one of the pictures")
-    if config.seed is None:
-        _tell_seeds(jobs)
-    if door.dry_run:
-        return _dry_run(config, jobs, paths, door)
+    naming.check_writable([*paths, *([sheet] if sheet else [])])
     prepare(door)
+    if door.dry_run:
+        return _dry_run(config, jobs, paths, sheet, door, notices)
     written, for_sheet = 0, []
     try:
-        for picture in _pictures(config, jobs, door, same_as):
+        for picture in _pictures(config, jobs, door, same_as, notices):
             path = paths[picture.index if same_as is None else 0]
             images.save(path, picture.pixels, picture.recipe, door.metadata, door.overwrite)
             written += 1
             for_sheet += [picture] if sheet else []
             _print_result(path, picture, door)
+        if sheet is not None:
+            _save_sheet(sheet, sorted(for_sheet, key=lambda picture: picture.index), door)
     except T2IError as error:
-        if written:
-            error.hint = f"{written} of {len(jobs)} pictures were written. {error.hint}".strip()
-        raise
-    if sheet is not None:
-        _save_sheet(sheet, sorted(for_sheet, key=lambda picture: picture.index), door)
+        if not written:
+            raise
+        hint = f"{written} of {len(jobs)} pictures were written. {error.hint}".strip()
+        raise PartialError(error.message, hint) from error
 
 
 def prepare(door: OutputConfig) -> None:
@@ -83,20 +90,29 @@ def with_size(given: Mapping[str, Any], size: str | None) -> dict[str, Any]:
 
 
 def _pictures(
-    config: GenerateConfig, jobs: list[Job], door: OutputConfig, same_as: Mapping[str, Any] | None
+    config: GenerateConfig,
+    jobs: list[Job],
+    door: OutputConfig,
+    same_as: Mapping[str, Any] | None,
+    notices: Sequence[str],
 ) -> Iterator[Picture]:
-    from t2i import pipeline, weights
+    runtime = None
+    with environment.collecting_later():
+        from t2i import pipeline, weights
 
-    if same_as is not None:
-        try:
-            runtime = pipeline.recorded_runtime(same_as)
-        except UsageError as error:
-            notice(f"made on another kind of machine, so it will differ a little ({error.message})")
-        else:
-            model = pipeline.load(config, runtime)
-            yield pipeline.redraw(same_as, model, runtime, weights.hash_files(model.files))
-            return
-    model = pipeline.load(config)
+        if same_as is not None:
+            try:
+                runtime = pipeline.recorded_runtime(same_as)
+            except UsageError as error:
+                why = f"made on another kind of machine, so it will differ a little ({error.message})"
+                notices = [*notices, why]
+        model = pipeline.load(config, runtime)
+    settled = settling.settle(config, model.defaults, model.scheduler_config)
+    settling.check_steps(settled, model.scheduler_config)
+    _tell(notices, settled, jobs)
+    if same_as is not None and runtime is not None:
+        yield pipeline.redraw(same_as, model, runtime, weights.hash_files(model.files))
+        return
     if not door.verbose:
         environment.silence_loaded_libraries()
     with progress(f"drawing {len(jobs)} pictures" if len(jobs) > 1 else "drawing") as on_step:
@@ -118,35 +134,46 @@ def _save_sheet(path: Path, pictures: list[Picture], door: OutputConfig) -> None
     print(json.dumps({"path": str(path), "grid": len(pictures)}) if door.json else path, flush=True)
 
 
-def _tell_seeds(jobs: list[Job]) -> None:
+def _tell(notices: Sequence[str], settled: GenerateConfig, jobs: list[Job]) -> None:
+    """What a person should know of the pictures that are about to be drawn."""
+    for line in notices:
+        notice(line)
+    if settled.negative_prompt and settled.guidance_scale == 1:
+        notice("the negative prompt has no effect: guidance is off; set --guidance-scale above 1")
     for job in jobs:
-        if job.image_index == 0:
+        if settled.seed is None and job.image_index == 0:
             notice(f"seed {job.seed}" + (f" for {job.prompt!r}" if jobs[-1].prompt_index else ""))
 
 
-def _dry_run(config: GenerateConfig, jobs: list[Job], paths: list[Path], door: OutputConfig) -> None:
-    """Say what would happen. Reads the model's defaults, never its weights."""
-    prepare(door)
-    from t2i.settling import preview
-
-    resolved = preview(config)
+def _dry_run(
+    config: GenerateConfig,
+    jobs: list[Job],
+    paths: list[Path],
+    sheet: Path | None,
+    door: OutputConfig,
+    notices: Sequence[str],
+) -> None:
+    """Say what would happen, or refuse what a run would. Reads the model's defaults, never its weights."""
+    resolved = settling.rehearse(config)
+    _tell(notices, resolved, jobs)
     if door.json:
         pictures = [
             {"path": str(path), "prompt": job.prompt, "seed": job.seed}
             for job, path in zip(jobs, paths, strict=True)
         ]
-        print(json.dumps({"config": resolved.to_dict(), "pictures": pictures}, ensure_ascii=False))
+        plan = {"config": resolved.to_dict(), "pictures": pictures, "grid": str(sheet) if sheet else None}
+        print(json.dumps(plan, ensure_ascii=False))
         return
     shown = {name: value for name, value in resolved.to_dict().items() if name != "prompts"}
     notice("would draw " + (f"{len(jobs)} pictures" if len(jobs) > 1 else "1 picture") + " with")
     for name, value in shown.items():
         print(printable(f"     {name:<16} {'' if value is None else value}"), file=sys.stderr)
-    for path in paths:
+    for path in [*paths, *([sheet] if sheet else [])]:
         print(path)
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Any]:
+def progress(what: str) -> Iterator[OnStep | None]:
     """A bar on stderr, one tick per step; nothing where stderr is no terminal.
 
     Args:
@@ -155,13 +182,16 @@ def progress(what: str) -> Iterator[Any]:
     Yields:
         The `on_step` for `t2i.pipeline.generate`.
     """
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal,
+        *columns, console=console, transient=True,
         redirect_stdout=sys.stdout.isatty(),  # else rich would send paths meant for a pipe to the terminal
     ) as bar:  # fmt: skip
         task = bar.add_task(what, total=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -37,25 +38,27 @@ def command(
     words = (*given.get("prompts", ()), *(prompt or ()))
     prompts = read_prompts(words, sys.stdin if "-" in words else ())
     config = GenerateConfig.from_dict({**drawing.with_size(given, size), "prompts": prompts})
-    if "model" not in given:
-        notice(
-            f"using {config.model}, the small built-in model; for larger ones see `t2i models` and --model"
-        )
+    using = f"using {config.model}, the small built-in model; for larger ones see `t2i models` and --model"
+    notices = [] if "model" in given else [using]
     if explain_prompt:
-        _explain(config, door)
+        _explain(config, door, notices)
     else:
-        drawing.draw(config, door)
+        drawing.draw(config, door, notices=notices)
 
 
-def _explain(config: GenerateConfig, door: OutputConfig) -> None:
+def _explain(config: GenerateConfig, door: OutputConfig, notices: Sequence[str]) -> None:
     if not config.prompts:
         raise UsageError("no prompt to explain", 'give one: t2i generate "a corgi" --explain-prompt')
     drawing.prepare(door)
-    from t2i.pipeline import load
+    from t2i import weights
+    from t2i.families.prompts import explain_prompt
 
-    family = load(config).family
+    tokenizer, known_words = weights.load_vocabulary(weights.resolve_model(config.model))
+    for line in notices:
+        notice(line)
     for prompt in config.prompts:
+        explanation = explain_prompt(tokenizer, prompt, known_words)
         if door.json:
-            print(json.dumps({"prompt": prompt, **asdict(family.explain(prompt))}, ensure_ascii=False))
-            continue
-        print("\n".join([prompt, *(f"  {line}" for line in family.explain(prompt).lines())]))
+            print(json.dumps({"prompt": prompt, **asdict(explanation)}, ensure_ascii=False))
+        else:
+            print("\n".join([prompt, *(f"  {line}" for line in explanation.lines())]))

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from t2i.cli import drawing
-from t2i.cli.door import notice
 from t2i.cli.options import config_command
 from t2i.config import GenerateConfig
 from t2i.config.output import OutputConfig
@@ -35,11 +34,16 @@ def command(
     if found.recipe is None and found.parameters is None:
         raise StorageError(f"{picture} does not say how it was made")
     changes = drawing.with_size(given, size) | ({"prompts": (prompt,)} if prompt is not None else {})
-    if found.recipe is None:
-        config = GenerateConfig.from_dict({**recipes.from_parameters(found.parameters or ""), **changes})
-        notice(f"the settings are another program's; with {config.model} the result will differ (--model)")
-    else:
-        config = recipes.config_of(found.recipe).replace(**changes)
+    notices = []
+    try:
+        if found.recipe is None:
+            config = GenerateConfig.from_dict({**recipes.from_parameters(found.parameters or ""), **changes})
+            differs = f"with {config.model} the result will differ (--model)"
+            notices = [f"the settings are another program's; {differs}"]
+        else:
+            config = recipes.config_of(found.recipe).replace(**changes)
+    except StorageError as error:
+        raise error.named(picture) from error
     verification.find_model(config.model, given="model" in changes or found.recipe is None)
     same = found.recipe if not set(changes) - SAME_PIXELS else None
-    drawing.draw(config, door, same)
+    drawing.draw(config, door, same, notices)

@@ -35,7 +35,7 @@ def command(
         try:
             verdict = verify(path, model, device)
         except T2IError as error:
-            failures.append(error)
+            failures.append(error.named(path))
             continue
         held.append(verdict.holds)
         if json:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from t2i.conditioning import frame_chunk, split_into_chunks
 
 END_OF_WORD = "</w>"
+PUNCTUATION = ".,;:!?\"'()"
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ class Explanation:
                 f"never seen in training: {word}" + (f"; nearest: {', '.join(near)}" if near else "")
             )
         return lines
+
+
+def words_in(text: str) -> list[str]:
+    """The words of a text, in small letters, without the punctuation around them: "t-shirt" is one."""
+    return [word for piece in text.lower().split() if (word := piece.strip(PUNCTUATION))]
 
 
 def prompt_pieces(tokenizer: Any, prompt: str) -> list[list[int]]:
@@ -87,7 +92,7 @@ def explain_prompt(tokenizer: Any, prompt: str, known_words: Sequence[str] = ())
     unknown: dict[str, list[str]] = {}
     if known_words:
         known = {word.lower() for word in known_words}
-        for word in re.findall(r"[^\W\d_]+|\d+", prompt.lower()):
+        for word in words_in(prompt):
             if word not in known and word not in unknown:
                 unknown[word] = difflib.get_close_matches(word, sorted(known), n=3, cutoff=0.6)
     return Explanation(

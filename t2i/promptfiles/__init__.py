@@ -1,6 +1,7 @@
 """Prompt files: txt, jsonl, csv, toml and yaml become checked configs, one entry per prompt and setting.
 
-    file = read_prompt_file("prompts.txt", axes=["steps=20,30"], wildcards="wildcards/", run_seed=7)
+    options = PromptOptions(axes=["steps=20,30"], wildcards="wildcards/", run_seed=7)
+    file = read_prompt_file("prompts.txt", options=options)
     for entry in file.entries:
         entry.line, entry.config, entry.label
 
@@ -11,7 +12,7 @@ prompt file and the wildcards.
 
 from t2i.promptfiles.entries import Entry
 from t2i.promptfiles.mistakes import Mistake, PromptFileError
-from t2i.promptfiles.reading import PromptFile, parse_prompt_file, read_prompt_file
+from t2i.promptfiles.reading import PromptFile, PromptOptions, parse_prompt_file, read_prompt_file
 from t2i.promptfiles.sources import FORMATS
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Mistake",
     "PromptFile",
     "PromptFileError",
+    "PromptOptions",
     "parse_prompt_file",
     "read_prompt_file",
 ]

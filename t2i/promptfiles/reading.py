@@ -6,7 +6,7 @@ import math
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,25 @@ READERS: dict[str, Callable[[str, Mistakes], Parsed]] = {
     "yaml": from_yaml.read,
 }
 assert tuple(READERS) == FORMATS
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """What is said beside the file; see `t2i.promptfiles.entries` for seeds and precedence.
+
+    Attributes:
+        defaults: Fields of `GenerateConfig` that were given on the command line, in their own types.
+        axes: Each `NAME=VALUE,VALUE…`; see `t2i.promptfiles.axes`.
+        repeat: Times that each line is drawn, with further seeds; 1 or more.
+        wildcards: Folder of wildcard files.
+        run_seed: What seeds come from that nobody gives, 0 or more; None: drawn below 2³².
+    """
+
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    axes: Sequence[str] = ()
+    repeat: int = 1
+    wildcards: str | os.PathLike[str] | None = None
+    run_seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -51,24 +70,14 @@ class PromptFile:
 
 
 def read_prompt_file(
-    source: str | os.PathLike[str],
-    format: str | None = None,
-    defaults: Mapping[str, Any] | None = None,
-    axes: Sequence[str] = (),
-    repeat: int = 1,
-    wildcards: str | os.PathLike[str] | None = None,
-    run_seed: int | None = None,
+    source: str | os.PathLike[str], format: str | None = None, options: PromptOptions | None = None
 ) -> PromptFile:
-    """Read and check a prompt file; see `t2i.promptfiles.entries` for seeds and precedence.
+    """Read and check a prompt file.
 
     Args:
         source: A file, or "-" for stdin.
         format: One of `FORMATS`; default: by the suffix, and txt for stdin.
-        defaults: Fields of `GenerateConfig` that were given on the command line, in their own types.
-        axes: Each `NAME=VALUE,VALUE…`; see `t2i.promptfiles.axes`.
-        repeat: Times that each line is drawn, with further seeds; 1 or more.
-        wildcards: Folder of wildcard files.
-        run_seed: What seeds come from that nobody gives, 0 or more; default: drawn below 2³².
+        options: What is said beside it.
 
     Raises:
         PromptFileError: Everything that is wrong in the file, the axes and the defaults.
@@ -77,42 +86,35 @@ def read_prompt_file(
     """
     name = os.fspath(source)
     chosen = format_of(name, format)
-    shown = "stdin" if name == "-" else name
-    return parse_prompt_file(read_bytes(name), chosen, shown, defaults, axes, repeat, wildcards, run_seed)
+    return parse_prompt_file(read_bytes(name), chosen, "stdin" if name == "-" else name, options)
 
 
 def parse_prompt_file(
-    data: bytes,
-    format: str,
-    source: str = "prompts",
-    defaults: Mapping[str, Any] | None = None,
-    axes: Sequence[str] = (),
-    repeat: int = 1,
-    wildcards: str | os.PathLike[str] | None = None,
-    run_seed: int | None = None,
+    data: bytes, format: str, source: str = "prompts", options: PromptOptions | None = None
 ) -> PromptFile:
     """The same for bytes that were read already; `source` is what messages call them.
 
     Raises:
         PromptFileError: Everything that is wrong.
     """
+    options = options or PromptOptions()
     mistakes = Mistakes()
     parsed = READERS[format](decode(data, mistakes), mistakes)
     given, _ = read_items(
-        [Item(key, value, None) for key, value in (defaults or {}).items()], textual=False, mistakes=mistakes
+        [Item(key, value, None) for key, value in options.defaults.items()], textual=False, mistakes=mistakes
     )
-    parsed_axes = parse_axes(axes, mistakes)
+    parsed_axes = parse_axes(options.axes, mistakes)
     combinations = math.prod(len(axis.points) for axis in parsed_axes)
     if combinations > MOST_PICTURES:
         mistakes.add(None, f"--axis: {combinations:,} combinations, more than {MOST_PICTURES:,}")
         parsed_axes = []
-    if repeat < 1:
-        mistakes.add(None, f"--repeat {repeat}: must be at least 1")
-    files = WildcardFiles(Path(wildcards) if wildcards is not None else None)
+    if options.repeat < 1:
+        mistakes.add(None, f"--repeat {options.repeat}: must be at least 1")
+    files = WildcardFiles(Path(options.wildcards) if options.wildcards is not None else None)
     if files.error is not None:
         mistakes.add_error(None, files.error)
-    seed = secrets.randbelow(DRAWN_SEED_LIMIT) if run_seed is None else run_seed
-    planner = Planner(given, combine(parsed_axes), max(repeat, 1), files, seed, mistakes)
+    seed = secrets.randbelow(DRAWN_SEED_LIMIT) if options.run_seed is None else options.run_seed
+    planner = Planner(given, combine(parsed_axes), max(options.repeat, 1), files, seed, mistakes)
     entries = tuple(planner.plan(parsed))
     if not parsed.records and not mistakes:
         mistakes.add(None, "there is no prompt in it")

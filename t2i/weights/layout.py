@@ -90,6 +90,8 @@ def read_layout(folder: Path) -> Layout:
     if not index_path.exists():
         singles = sorted(folder.glob("*.safetensors"))
         hint = f"did you mean the file {singles[0].name} in it?" if singles else "it needs a model_index.json"
+        if (folder / "model" / "model_index.json").exists():  # as training leaves it
+            hint = f"did you mean {folder / 'model'}?"
         raise ModelError(f"{folder.name} is not a Diffusers model folder", hint)
     refuse_python_files(folder)
     index = read_config(index_path)

@@ -12,7 +12,7 @@ from t2i.environment import silence_loaded_libraries
 from t2i.errors import ModelError, OutOfMemory
 from t2i.weights.layout import Layout, Weights, own_defaults
 from t2i.weights.safety import parse_json, regular_file_size
-from t2i.weights.single_file import SingleFile, load_pipeline
+from t2i.weights.single_file import SingleFile, file_tokenizer, load_pipeline
 from t2i.weights.sources import ModelSource
 from t2i.weights.tokenizers import load_tokenizer
 
@@ -76,6 +76,22 @@ def load_model(
         inspection.family, parts, vae, inspection.scheduler_config, inspection.id, inspection.files,
         inspection.defaults,
     )  # fmt: skip
+
+
+def load_vocabulary(source: ModelSource) -> tuple[Any, tuple[str, ...]]:
+    """The first tokenizer of a model and the words seen in its training, without its networks.
+
+    Raises:
+        ModelError: As `load_model`.
+    """
+    contents = source.inspection.contents
+    if isinstance(contents, SingleFile):
+        return file_tokenizer(contents.folder / "tokenizer"), ()
+    places = contents.configs["text_encoder"].get("max_position_embeddings", 77)  # as CLIPTextConfig has it
+    if not isinstance(places, int):
+        raise ModelError(f"text_encoder/config.json: max_position_embeddings = {str(places)[:80]!r}")
+    tokenizer, _ = load_tokenizer(contents.folder / "tokenizer", places)
+    return tokenizer, _known_words(contents.folder)
 
 
 def assemble(
@@ -172,8 +188,7 @@ def _folder_parts(layout: Layout, dtype: torch.dtype) -> tuple[Any, Parts]:
         tokenizer, _ = load_tokenizer(layout.folder / name, encoder.config.max_position_embeddings)
         match_marks(encoder, tokenizer)
         tokenizers.append(tokenizer)
-    words = layout.folder / "tokenizer" / "words.json"
-    known_words = _known_words(words) if words.exists() else ()
+    known_words = _known_words(layout.folder)
     zeros = bool(layout.index.get("force_zeros_for_empty_prompt", "text_encoder_2" in networks))
     return networks["vae"], Parts(networks["unet"], encoders, tuple(tokenizers), known_words, zeros)
 
@@ -229,8 +244,11 @@ def _load_network(folder: Path, name: str, weights: Weights, dtype: torch.dtype)
     return network
 
 
-def _known_words(path: Path) -> tuple[str, ...]:
-    """The list of words seen in training."""
+def _known_words(folder: Path) -> tuple[str, ...]:
+    """The words seen in training; none if the model keeps no list."""
+    path = folder / "tokenizer" / "words.json"
+    if not path.exists():
+        return ()
     regular_file_size(path)
     words = parse_json(b'{"words": ' + path.read_bytes() + b"}", path)["words"]
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):

@@ -151,7 +151,7 @@ def load_pipeline(file: SingleFile) -> Any:
     if file.family != "sdxl":
         given |= {"safety_checker": None, "requires_safety_checker": False}
     for number in ("", "_2") if file.family == "sdxl" else ("",):
-        given[f"tokenizer{number}"] = _tokenizer(file.folder / f"tokenizer{number}")
+        given[f"tokenizer{number}"] = file_tokenizer(file.folder / f"tokenizer{number}")
     kind = StableDiffusionXLPipeline if file.family == "sdxl" else StableDiffusionPipeline
     try:
         with no_network():  # local_files_only alone may still reach for it
@@ -190,6 +190,7 @@ def _missing_keys(file: SingleFile) -> list[str]:
     return lost
 
 
-def _tokenizer(folder: Path) -> Any:
+def file_tokenizer(folder: Path) -> Any:
+    """The tokenizer that a config folder describes, with the vocabulary inside t2i."""
     values = read_config(folder / "tokenizer_config.json")
     return make_clip_tokenizer(values["pad_token"], values["model_max_length"])

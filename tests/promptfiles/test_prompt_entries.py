@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from t2i.config.generate import SEED_LIMIT
-from t2i.promptfiles import Entry, PromptFile, PromptFileError, parse_prompt_file
+from t2i.promptfiles import Entry, PromptFile, PromptFileError, PromptOptions, parse_prompt_file
 
 patient = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
 def read(text: str, format: str = "txt", **options: Any) -> PromptFile:
-    return parse_prompt_file(text.encode(), format, **{"run_seed": 0, **options})
+    return parse_prompt_file(text.encode(), format, options=PromptOptions(**{"run_seed": 0, **options}))
 
 
 def pictures(file: PromptFile) -> list[tuple[Any, ...]]:

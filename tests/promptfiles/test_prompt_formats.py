@@ -18,14 +18,22 @@ from hypothesis import strategies as st
 from t2i.config import GenerateConfig
 from t2i.config.output import OutputConfig
 from t2i.errors import StorageError, UsageError
-from t2i.promptfiles import FORMATS, PromptFile, PromptFileError, parse_prompt_file, read_prompt_file
+from t2i.promptfiles import (
+    FORMATS,
+    PromptFile,
+    PromptFileError,
+    PromptOptions,
+    parse_prompt_file,
+    read_prompt_file,
+)
 
+SEEDED = PromptOptions(run_seed=0)
 EXAMPLES = Path(__file__).parents[2] / "examples" / "batch"
 patient = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
 def read(text: str, format: str, **options: Any) -> PromptFile:
-    return parse_prompt_file(text.encode(), format, **{"run_seed": 0, **options})
+    return parse_prompt_file(text.encode(), format, options=PromptOptions(**{"run_seed": 0, **options}))
 
 
 def said(file: PromptFile) -> list[dict[str, Any]]:
@@ -196,9 +204,9 @@ def test_byte_order_mark_and_line_ends(format: str) -> None:
     plain = read(text, format)
     assert said(plain)[1]["steps"] == 5
     if format in ("txt", "jsonl"):  # files that were joined: cat a.txt b.txt
-        assert parse_prompt_file(text.encode("utf-8-sig") * 2, format, run_seed=0).prompts == 4
+        assert parse_prompt_file(text.encode("utf-8-sig") * 2, format, options=SEEDED).prompts == 4
     for data in (b"\xef\xbb\xbf" + text.encode(), text.replace("\n", "\r\n").encode()):
-        assert parse_prompt_file(data, format, run_seed=0).entries == plain.entries
+        assert parse_prompt_file(data, format, options=SEEDED).entries == plain.entries
 
 
 def test_every_option_and_alias_of_generate_is_a_key() -> None:
@@ -309,7 +317,7 @@ pieces = st.lists(
 @given(st.one_of(pieces.map(str.encode), st.binary(max_size=60)), st.sampled_from(FORMATS))
 def test_any_file_is_read_or_refused(data: bytes, format: str) -> None:
     try:
-        file = parse_prompt_file(data, format, run_seed=0)
+        file = parse_prompt_file(data, format, options=SEEDED)
     except PromptFileError as error:
         lines = data.count(b"\n") + data.count(b"\r") + 1
         assert error.mistakes and error.exit_code == 2
@@ -321,9 +329,9 @@ def test_any_file_is_read_or_refused(data: bytes, format: str) -> None:
 def test_where_files_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "p.TXT"
     path.write_text("a fox")
-    assert read_prompt_file(path, run_seed=0).entries[0].config.prompts == ("a fox",)
+    assert read_prompt_file(path, options=SEEDED).entries[0].config.prompts == ("a fox",)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'"a"\n"b"')))
-    file = read_prompt_file("-", format="jsonl", run_seed=0)
+    file = read_prompt_file("-", format="jsonl", options=SEEDED)
     assert (file.prompts, file.source) == (2, "stdin")
     for bad, error in [
         (tmp_path, "a folder"),
@@ -347,17 +355,19 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_examples_can_be_read() -> None:
-    lines = read_prompt_file(EXAMPLES / "prompts.txt", wildcards=EXAMPLES / "wildcards", run_seed=0)
+    lines = read_prompt_file(
+        EXAMPLES / "prompts.txt", options=PromptOptions(wildcards=EXAMPLES / "wildcards", run_seed=0)
+    )
     assert (lines.prompts, lines.images) == (5, 8)
-    objects = read_prompt_file(EXAMPLES / "prompts.jsonl", run_seed=0)
+    objects = read_prompt_file(EXAMPLES / "prompts.jsonl", options=SEEDED)
     assert (objects.prompts, objects.images) == (3, 6)
 
 
 def test_nothing_heavy_is_imported() -> None:
     heavy = ("torch", "diffusers", "transformers", "accelerate", "peft", "numpy")
     code = (
-        "import sys; from t2i.promptfiles import parse_prompt_file;"
-        "parse_prompt_file(b'- a {b|c}', 'yaml', axes=['scheduler=euler,ddim']);"
+        "import sys; from t2i.promptfiles import PromptOptions, parse_prompt_file;"
+        "parse_prompt_file(b'- a {b|c}', 'yaml', options=PromptOptions(axes=['scheduler=euler,ddim']));"
         f"sys.exit(any(name in sys.modules for name in {heavy}))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

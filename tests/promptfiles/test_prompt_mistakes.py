@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from t2i.promptfiles import Mistake, PromptFileError, parse_prompt_file
+from t2i.promptfiles import Mistake, PromptFileError, PromptOptions, parse_prompt_file
 
 
 def mistakes(text: str | bytes, format: str, **options: Any) -> list[Mistake]:
     data = text.encode() if isinstance(text, str) else text
     with pytest.raises(PromptFileError) as caught:
-        parse_prompt_file(data, format, "p", run_seed=0, **options)
+        parse_prompt_file(data, format, "p", PromptOptions(run_seed=0, **options))
     assert caught.value.exit_code == 2
     return list(caught.value.mistakes)
 
