@@ -36,7 +36,8 @@ class TrainConfig(Config):
         1, "processes that share every batch on a CPU; often faster than as many threads", low=1, high=128
     )
     compile: bool = option(
-        False, "torch.compile the UNet: minutes at the start, faster steps; on a CPU it needs a C++ compiler"
+        False,
+        "torch.compile UNet and VAE: minutes at the start, faster steps; a CPU needs a C++ compiler",
     )
 
     max_train_steps: int | None = option(
@@ -136,6 +137,8 @@ class TrainConfig(Config):
                 "--handoff continues one stage, and --method scratch trains several",
                 "give the --method of the run that wrote it: vae, clip or unet",
             )
+        if self.compile and self.method == "clip":
+            raise UsageError("--compile: the clip stage has nothing to compile", "leave it out")
         self._check_shapes()
 
     def _check_shapes(self) -> None:

@@ -22,6 +22,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from t2i.config import TrainConfig
 from t2i.dataset import to_pixels
+from t2i.families.prompts import words_in
 from t2i.methods.base import TrainingData
 from t2i.methods.sheet import save_sheet
 
@@ -104,9 +105,7 @@ def text_tower(model: CLIPTextModel) -> nn.Module:
 
 def words_of(captions: Sequence[str]) -> list[str]:
     """Every word of the captions, alphabetically: what a model trained on them has seen."""
-    return sorted(
-        {word.strip(".,;:!?\"'()") for caption in captions for word in caption.lower().split()} - {""}
-    )
+    return sorted({word for caption in captions for word in words_in(caption)})
 
 
 def build_tokenizer(captions: Sequence[str], vocabulary_size: int, max_tokens: int) -> CLIPTokenizer:

@@ -7,7 +7,7 @@ captions dropped now and then so that classifier-free guidance works (Ho & Salim
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -26,6 +25,7 @@ from t2i.errors import ModelError
 from t2i.guidance import classifier_free_guidance
 from t2i.methods.base import TrainingData, norm_groups, update_digest
 from t2i.methods.clip import cut_captions, tokenize, words_of
+from t2i.methods.compilation import compiled
 from t2i.methods.sheet import save_sheet
 from t2i.sampling import denoise, initial_latents
 from t2i.schedulers import make_scheduler, set_timesteps
@@ -177,26 +177,6 @@ def build_unet(config: TrainConfig, channels: int, side: int, text_width: int) -
         attention_head_dim=config.unet_heads,  # Diffusers' name; it is the number of heads
         norm_num_groups=norm_groups(config.unet_channels),
     )
-
-
-def compiled(unet: UNet2DConditionModel) -> Callable[..., Any]:
-    """The UNet as `torch.compile` makes it, for training.
-
-    Its upsamplers repeat pixels by a view instead of `interpolate`: Inductor 2.13 on a CPU gives the backward
-    of bfloat16 nearest-neighbour interpolation as zeros, so that nothing below the last level would learn.
-    """
-    for module in unet.modules():
-        if isinstance(module, Upsample2D) and module.interpolate:
-            module.interpolate = False
-            module.register_forward_pre_hook(lambda _, arguments: (double(arguments[0]), *arguments[1:]))
-    return torch.compile(unet, dynamic=False)
-
-
-def double(values: Tensor) -> Tensor:
-    """Nearest-neighbour upsampling, (B, C, h, w) to (B, C, 2h, 2w)."""
-    count, channels, height, width = values.shape
-    wide = values[:, :, :, None, :, None].expand(count, channels, height, 2, width, 2)
-    return wide.reshape(count, channels, 2 * height, 2 * width)
 
 
 def scheduler_config(config: TrainConfig) -> dict[str, Any]:

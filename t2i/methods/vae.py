@@ -13,11 +13,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
 from t2i.config import TrainConfig
 from t2i.dataset import to_pixels
 from t2i.methods.base import TrainingData, norm_groups
+from t2i.methods.compilation import compiled
 from t2i.methods.sheet import save_sheet
 
 
@@ -50,6 +52,9 @@ class TrainVAE:
         if config.freeze_encoder:
             self.vae.encoder.requires_grad_(False)
             self.vae.quant_conv.requires_grad_(False)
+        # Sample sheets have shapes of their own and stay with the modules as they are.
+        self._encoder = compiled(self.vae.encoder) if config.compile else self.vae.encoder
+        self._decoder = compiled(self.vae.decoder) if config.compile else self.vae.decoder
 
     def trainable(self) -> nn.ModuleDict:
         return nn.ModuleDict({"vae": self.vae})
@@ -64,9 +69,10 @@ class TrainVAE:
 
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         pixels = to_pixels(self.data.pixels, rows).to(self.device)  # (B, 3, H, W)
-        posterior = self.vae.encode(pixels).latent_dist
+        posterior = DiagonalGaussianDistribution(self.vae.quant_conv(self._encoder(pixels)))
         noise = torch.randn(posterior.mean.shape, generator=generator).to(self.device)
-        rebuilt = self.vae.decode(posterior.mean + posterior.std * noise).sample.float()
+        latents = posterior.mean + posterior.std * noise
+        rebuilt = self._decoder(self.vae.post_quant_conv(latents)).float()
         absolute = (rebuilt - pixels).abs().mean()
         edges = edge_difference(rebuilt, pixels)
         mean, logvar = posterior.mean.float(), posterior.logvar.float()

@@ -32,7 +32,7 @@ OF_ONE_STAGE = {
     "clip": {"text_width", "text_layers", "text_heads", "max_tokens", "vocabulary_size"},
     "unet": {
         "unet_channels", "unet_layers", "unet_heads", "prediction_type", "zero_terminal_snr", "snr_gamma",
-        "timestep_sampling", "logit_mean", "logit_std", "caption_dropout", "train_text_encoder", "compile",
+        "timestep_sampling", "logit_mean", "logit_std", "caption_dropout", "train_text_encoder",
     },
 }  # fmt: skip
 

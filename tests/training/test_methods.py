@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from small_run import COLOURS, SHAPES, small_config
 
 from t2i.dataset import dataset_key, load_pixels, read_folder, to_pixels
 from t2i.errors import ModelError, StorageError
 from t2i.methods import METHODS, TrainingData
 from t2i.methods.clip import build_tokenizer, cut_captions, tokenize, words_of
-from t2i.methods.unet import build_unet, cached_latents, compiled, double
+from t2i.methods.compilation import compiled, double
+from t2i.methods.unet import build_unet, cached_latents
 from t2i.methods.vae import standardise_latents
 
 CPU = torch.device("cpu")
@@ -233,23 +235,38 @@ def test_doubling_is_nearest_neighbour_interpolation() -> None:
     )
 
 
-@pytest.mark.slow
-def test_a_compiled_unet_has_the_gradients_of_the_plain_one() -> None:
+def assert_compiled_has_the_same_gradients(network: torch.nn.Module, *inputs: torch.Tensor) -> None:
     """In bfloat16, where a backward of all zeros went unnoticed: the loss is right and nothing learns."""
-    torch.manual_seed(0)
-    config = small_config(Path("unused"), Path("unused"), unet_channels=(16, 32))
-    unet = build_unet(config, 4, 8, 16).train()
-    noisy, prompt_embeds = torch.randn(2, 4, 8, 8), torch.randn(2, 6, 16)
 
-    def gradients(network: Callable[..., Any]) -> dict[str, torch.Tensor]:
-        unet.zero_grad()
+    def gradients(call: Callable[..., Any]) -> dict[str, torch.Tensor]:
+        network.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
-            output = network(noisy, torch.tensor([3, 900]), prompt_embeds).sample
-        output.float().square().mean().backward()
-        return {name: value.grad.clone() for name, value in unet.named_parameters()}
+            output = call(*inputs)
+        getattr(output, "sample", output).float().square().mean().backward()
+        return {name: value.grad.clone() for name, value in network.named_parameters()}
 
-    plain = gradients(unet)
-    fast = gradients(compiled(unet))
+    plain = gradients(network)
+    fast = gradients(compiled(network))
     largest = max(value.norm() for value in plain.values())
     for name, value in plain.items():
         assert (fast[name] - value).norm() < 0.1 * value.norm() + 0.01 * largest, name
+
+
+@pytest.mark.slow
+def test_a_compiled_unet_has_the_gradients_of_the_plain_one() -> None:
+    torch.manual_seed(0)
+    config = small_config(Path("unused"), Path("unused"), unet_channels=(16, 32))
+    unet = build_unet(config, 4, 8, 16).train()
+    inputs = torch.randn(2, 4, 8, 8), torch.tensor([3, 900]), torch.randn(2, 6, 16)
+    assert_compiled_has_the_same_gradients(unet, *inputs)
+
+
+@pytest.mark.slow
+def test_a_compiled_decoder_has_the_gradients_of_the_plain_one() -> None:
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        block_out_channels=(16, 32), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, layers_per_block=1, norm_num_groups=4,
+        mid_block_add_attention=False,
+    )  # fmt: skip
+    assert_compiled_has_the_same_gradients(vae.decoder.train(), torch.randn(2, 4, 8, 8))

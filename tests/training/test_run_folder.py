@@ -190,6 +190,7 @@ def test_a_handoff_of_another_stage_or_shape_is_refused_before_the_work(tmp_path
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
+        ({"compile": True, "method": "clip"}, "--compile: the clip stage has nothing to compile"),
         ({"text_width": 10, "text_heads": 4}, "--text-width 10: must be a multiple of --text-heads 4"),
         (
             {"unet_channels": (8, 10), "unet_heads": 4},
