@@ -6,7 +6,9 @@
         for record in draw_batch(todo, folder, manifest):
             record["file"], record["status"]
 
-`plan` gives every picture an id and a file name, `manifest` keeps what became of it, `drawing` draws.
+`plan` gives every picture an id and a file name, `manifest` keeps what became of it, `drawing` draws,
+`reporting` tells of it: `report` (HTML by `page`, contact sheets by `sheet`), `junit`, and `verdicts` on the
+expected pictures of a `golden` file.
 Nothing heavy is imported before the first picture is drawn.
 """
 
@@ -21,8 +23,9 @@ from t2i.batch.manifest import (
     read_records,
 )
 from t2i.batch.plan import BatchJob, Estimate, estimate, in_shard, is_done, plan_batch
+from t2i.batch.reporting import Reporting
 
 __all__ = [
-    "BatchJob", "Estimate", "Limits", "Manifest", "Record", "Records", "draw_batch", "estimate", "in_shard",
-    "is_done", "keep_run_seed", "kept_run_seed", "open_manifest", "plan_batch", "read_records",
+    "BatchJob", "Estimate", "Limits", "Manifest", "Record", "Records", "Reporting", "draw_batch", "estimate",
+    "in_shard", "is_done", "keep_run_seed", "kept_run_seed", "open_manifest", "plan_batch", "read_records",
 ]  # fmt: skip

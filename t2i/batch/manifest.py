@@ -4,6 +4,8 @@ A line is a JSON object with job, status ("done" or "failed"), line, seed, promp
 error; the last line of a job counts. The line of a picture is on the disk before the picture gets its
 name: a kill in between leaves a line whose file is missing, never a file that nobody knows, and the picture
 counts as done only if its file has the SHA-256 of its line.
+
+`batch.json` beside it keeps what is of the folder as a whole: its run seed, and which reports are t2i's.
 """
 
 from __future__ import annotations
@@ -24,7 +26,13 @@ from t2i.errors import StorageError
 
 MANIFEST = "manifest.jsonl"
 RUN = "batch.json"
-TEMPORARY = re.compile(re.escape(durable.TEMPORARY_PREFIX) + r"[0-9a-f]{32}-.+\.(png|jpe?g|webp|json)", re.I)
+TEMPORARY = re.compile(
+    re.escape(durable.TEMPORARY_PREFIX) + r"[0-9a-f]{32}-.+\.(png|jpe?g|webp|json|html)", re.I
+)
+KINDS: dict[str, Any] = {
+    "job": str, "status": str, "line": int, "seed": int, "prompt": str, "file": str | None,
+    "sha256": str | None, "seconds": int | float, "error": str | None,
+}  # fmt: skip
 
 Record = dict[str, Any]
 Records = dict[str, Record]
@@ -121,15 +129,9 @@ def kept_run_seed(folder: Path) -> int | None:
     Raises:
         StorageError: The file is damaged.
     """
-    path = folder / RUN
-    try:
-        seed = json.loads(path.read_bytes())["run_seed"]
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise StorageError(f"{path} is damaged", "delete it, or give --run-seed") from error
-    if type(seed) is not int or seed < 0:
-        raise StorageError(f"{path} is damaged", "delete it, or give --run-seed")
+    seed = _read_run(folder).get("run_seed")
+    if seed is not None and (type(seed) is not int or seed < 0):
+        raise _damaged(folder)
     return seed
 
 
@@ -139,10 +141,29 @@ def keep_run_seed(folder: Path, seed: int) -> None:
     Raises:
         StorageError: It cannot be written.
     """
-    with suppress(StorageError):  # a damaged file is replaced
-        if kept_run_seed(folder) == seed:
-            return
-    durable.write_json(folder / RUN, {"run_seed": seed})
+    _keep(folder, "run_seed", seed)
+
+
+def kept_reports(folder: Path) -> dict[str, str | None]:
+    """Name → what its content was made from, of the files that `keep_reports` noted; None: begun only.
+
+    A damaged file, which `kept_run_seed` complains about, has none.
+    """
+    try:
+        reports = _read_run(folder).get("reports")
+    except StorageError:
+        return {}
+    found = reports if isinstance(reports, dict) else {}
+    return {name: made for name, made in found.items() if _is_inside(name)}
+
+
+def keep_reports(folder: Path, reports: Mapping[str, str | None]) -> None:
+    """Note which files beside the pictures are t2i's own and may be replaced.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    _keep(folder, "reports", dict(reports))
 
 
 def owners(records: Mapping[str, Record]) -> dict[str, str]:
@@ -161,15 +182,41 @@ def _parse(line: bytes) -> Record | None:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(record, dict) or not isinstance(record.get("job"), str):
+    if not isinstance(record, dict):
         return None
-    file = record.setdefault("file", None)
-    if file is None:
-        return record
-    if not isinstance(file, str) or "\0" in file:
+    if any(not isinstance(record.setdefault(name, None), kinds) for name, kinds in KINDS.items()):
         return None
+    return record if record["file"] is None or _is_inside(record["file"]) else None
+
+
+def _is_inside(file: str) -> bool:
+    """Whether a path stays in the folder that it is relative to."""
     inside = PurePosixPath(file)
-    return None if inside.is_absolute() or ".." in inside.parts or not inside.name else record
+    return not (inside.is_absolute() or ".." in inside.parts or "\0" in file) and bool(inside.name)
+
+
+def _read_run(folder: Path) -> dict[str, Any]:
+    try:
+        values = json.loads((folder / RUN).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(folder) from error
+    if not isinstance(values, dict):
+        raise _damaged(folder)
+    return values
+
+
+def _keep(folder: Path, name: str, value: Any) -> None:
+    values: dict[str, Any] = {}
+    with suppress(StorageError):  # a damaged file is replaced
+        values = _read_run(folder)
+    if values.get(name) != value:
+        durable.write_json(folder / RUN, {**values, name: value})
+
+
+def _damaged(folder: Path) -> StorageError:
+    return StorageError(f"{folder / RUN} is damaged", "delete it, or give --run-seed")
 
 
 def _mend(descriptor: int, path: Path) -> None:

@@ -7,6 +7,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from t2i.comparison.figures import Cell, Comparison
+from t2i.tiles import tile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,14 +76,6 @@ def _captions(cell: Cell, is_reference: bool) -> tuple[str, str]:
 
 
 def _tile(cell: Cell) -> PillowImage.Image:
-    """The picture in the size that it has on the sheet; a small one is enlarged without smoothing."""
-    from PIL import Image
-
+    """The picture in the size that it has on the sheet."""
     assert cell.pixels is not None
-    picture = Image.fromarray(cell.pixels)
-    longest = max(picture.size)
-    if longest < SMALLEST:
-        factor = math.ceil(SMALLEST / longest)
-        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-    return picture
+    return tile(cell.pixels, SMALLEST, LARGEST)

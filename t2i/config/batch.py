@@ -6,12 +6,14 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from t2i.config.fields import Config, option
+from t2i.config.fields import Config, flag_of, option
 from t2i.config.generate import SEED_LIMIT
 from t2i.config.output import OutputConfig
 from t2i.errors import UsageError
 
 MOST_SHARDS = 10_000
+MIN_PSNR = 40.0
+"""dB. Up to 19 % of the values off by up to 4/255, as in bf16 at another batch shape, are at least 43 dB."""
 
 
 def _same(name: str) -> Any:
@@ -47,6 +49,20 @@ class BatchConfig(Config):
     max_failures: int | None = option(
         None, "stop when so many pictures have failed; default: go on to the end", low=1, high=1_000_000
     )
+    no_report: bool = option(False, "write no report.html and no contact sheets")
+    junit: str | None = option(
+        None, "also write JUnit XML to this file, a test case for each picture; default: none"
+    )
+    expect: str | None = option(
+        None, "compare with the expected pictures of this .json file, exit 1 if some differ; default: none"
+    )
+    update_golden: bool = option(False, "make what is drawn the expected pictures of --expect")
+    min_psnr: float | None = option(
+        None,
+        "from here on pictures of another machine count as equal; "
+        f"default: what --expect says, {MIN_PSNR:g} in a new one",
+        low=0, high=100, unit="dB",
+    )  # fmt: skip
     wait: bool = option(False, "wait while another t2i batch works in the folder")
     overwrite: bool = option(False, "replace files in the folder that this batch did not make")
     metadata: str = _same("metadata")
@@ -62,6 +78,22 @@ class BatchConfig(Config):
         if self.fail_fast and self.max_failures not in (None, 1):
             raise UsageError("--fail-fast and --max-failures say different things", "give one of them")
         _ = self.shard_of
+        self._check_golden()
+
+    def _check_golden(self) -> None:
+        if self.expect is None:
+            for name in ("update_golden", "min_psnr"):
+                if getattr(self, name) not in (None, False):
+                    raise UsageError(f"{flag_of(name)} says something about --expect, which is not given")
+            return
+        if not self.expect.endswith(".json"):
+            raise UsageError(f"--expect {self.expect}: not a .json file", "for example --expect golden.json")
+        if self.metadata != "full":
+            raise UsageError(
+                f"--expect needs the recipes that --metadata {self.metadata} leaves out", "leave it away"
+            )
+        if self.update_golden and self.shard is not None:
+            raise UsageError("--update-golden needs all pictures, not those of a --shard", "leave it away")
 
     @property
     def most_failures(self) -> int | None:

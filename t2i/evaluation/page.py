@@ -9,7 +9,6 @@ import base64
 import io
 import json
 from collections.abc import Iterable, Sequence
-from html import escape
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from t2i.errors import StorageError
 from t2i.evaluation.figures import Figure
 from t2i.evaluation.report import Report, Run, Shown
 from t2i.evaluation.tables import remarks
+from t2i.pages import document, tag, text
 
 THUMBNAIL_PX = 128
 STYLE = """
@@ -34,7 +34,6 @@ figure img{width:128px;height:128px;object-fit:contain;border:4px solid #ccc;bac
 figure.right img{border-color:#1b8a3a}figure.wrong img{border-color:#c22}
 img.plot{max-width:100%}pre{white-space:pre-wrap;overflow-wrap:anywhere}
 """
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def render_page(report: Report, plot: bytes, shown_pictures: int) -> str:
@@ -48,29 +47,21 @@ def render_page(report: Report, plot: bytes, shown_pictures: int) -> str:
     swept = len(report.runs) > 1
     each = shown_pictures // len(report.runs)
     parts = [
-        _tag("h1", f"Evaluation of {report.subject}"),
-        _tag("p", "; ".join(report.notes)),
-        _tag("h2", "Quality, diversity, speed"),
+        tag("h1", f"Evaluation of {report.subject}"),
+        tag("p", "; ".join(report.notes)),
+        tag("h2", "Quality, diversity, speed"),
         _trilemma(report.runs, swept),
-        _tag("h2", "Charts"),
+        tag("h2", "Charts"),
         f'<img class="plot" alt="charts" src="{_data_address(plot)}">',
     ]
     for run in report.runs:
-        parts.append(_tag("h2", f"Figures: {run.label}" if swept else "Figures"))
-        parts.append(_tag("p", f"failed: {run.failure}", "missing") if run.failure else _figures(run))
-    parts += [_tag("h2", "Remarks"), _list(remarks(report))]
+        parts.append(tag("h2", f"Figures: {run.label}" if swept else "Figures"))
+        parts.append(tag("p", f"failed: {run.failure}", "missing") if run.failure else _figures(run))
+    parts += [tag("h2", "Remarks"), _list(remarks(report))]
     for run in report.runs:
         parts += _pictures(run, each, swept)
-    parts += [_tag("h2", "How it was done"), _tag("pre", json.dumps(dict(report.about), indent=2))]
-    title = escape(f"t2i eval: {report.subject}")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style></head>\n<body>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
-    )
+    parts += [tag("h2", "How it was done"), tag("pre", json.dumps(dict(report.about), indent=2))]
+    return document(f"t2i eval: {report.subject}", STYLE, parts, pictures="data:")
 
 
 def _trilemma(runs: Sequence[Run], swept: bool) -> str:
@@ -87,15 +78,15 @@ def _trilemma(runs: Sequence[Run], swept: bool) -> str:
 def _figures(run: Run) -> str:
     def cells(figure: Figure) -> list[str]:
         if figure.value is None:
-            return [escape(figure.name), '<span class="missing">not measured</span>', "", "",
-                    f'<span class="missing">{escape(figure.reason)}</span>']  # fmt: skip
-        remark = escape(figure.how) + (
-            f' <span class="missing">{escape(figure.warning)}</span>' if figure.warning else ""
+            return [text(figure.name), '<span class="missing">not measured</span>', "", "",
+                    f'<span class="missing">{text(figure.reason)}</span>']  # fmt: skip
+        remark = text(figure.how) + (
+            f' <span class="missing">{text(figure.warning)}</span>' if figure.warning else ""
         )
         counted = f"{figure.count} {figure.counted}"
-        return [*map(escape, (figure.name, figure.text(), figure.interval_text(), counted)), remark]
+        return [*map(text, (figure.name, figure.text(), figure.interval_text(), counted)), remark]
 
-    head = "".join(_tag("th", name) for name in ("figure", "value", "95 % interval", "of", "how"))
+    head = "".join(tag("th", name) for name in ("figure", "value", "95 % interval", "of", "how"))
     body = "".join(
         "<tr>" + "".join(f'<td{" class=n" if k < 4 else ""}>{cell}</td>' for k, cell in enumerate(cells(one)))
         + "</tr>"
@@ -114,14 +105,14 @@ def _pictures(run: Run, most: int, swept: bool) -> list[str]:
     if any(one.answers for one in shown):
         said += "; green: everything asked for is there, red: something is not"
     figures = "".join(map(_picture, shown))
-    return [_tag("h2", heading), _tag("p", said, "small"), f'<div class="pictures">{figures}</div>']
+    return [tag("h2", heading), tag("p", said, "small"), f'<div class="pictures">{figures}</div>']
 
 
 def _picture(shown: Shown) -> str:
     try:
         address = _data_address(_thumbnail(images.read_pixels(shown.file)))
     except StorageError as error:
-        return f"<figure>{escape(error.message)}</figure>"
+        return f"<figure>{text(error.message)}</figure>"
     small = []
     if shown.answers:
         small.append(
@@ -134,8 +125,8 @@ def _picture(shown: Shown) -> str:
         small.append(f"seed {shown.seed}")
     kind = "" if not shown.answers else "right" if all(shown.answers.values()) else "wrong"
     picture = f'<img alt="" loading="lazy" src="{address}">'
-    said = escape(shown.prompt or shown.file.name) + "".join(
-        f'<br><span class="small">{escape(line)}</span>' for line in small
+    said = text(shown.prompt or shown.file.name) + "".join(
+        f'<br><span class="small">{text(line)}</span>' for line in small
     )
     return f'<figure class="{kind}">{picture}<figcaption>{said}</figcaption></figure>'
 
@@ -159,15 +150,10 @@ def _data_address(data: bytes) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    titles = "".join(_tag("th", name) for name in head)
-    body = "".join("<tr>" + "".join(_tag("td", cell) for cell in row) + "</tr>" for row in rows)
+    titles = "".join(tag("th", name) for name in head)
+    body = "".join("<tr>" + "".join(tag("td", cell) for cell in row) + "</tr>" for row in rows)
     return f"<table><tr>{titles}</tr>{body}</table>"
 
 
 def _list(lines: Iterable[str]) -> str:
-    return "<ul>" + "".join(_tag("li", line) for line in lines) + "</ul>"
-
-
-def _tag(name: str, text: str, kind: str = "") -> str:
-    """An element with escaped text."""
-    return f"<{name}{f' class={kind}' if kind else ''}>{escape(text)}</{name}>"
+    return "<ul>" + "".join(tag("li", line) for line in lines) + "</ul>"

@@ -12,6 +12,7 @@ import numpy as np
 from t2i.evaluation.figures import Figure
 from t2i.evaluation.questions import CATEGORIES
 from t2i.evaluation.report import Report, Run, shown_value
+from t2i.texts import latin
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
@@ -66,7 +67,7 @@ def draw_plot(report: Report) -> np.ndarray:
     for number, name in enumerate(names):
         y = rows * PANEL_HEIGHT + 20 * number
         pen.rectangle((LEFT, y + 3, LEFT + 18, y + 9), fill=COLOURS[number % len(COLOURS)])
-        pen.text((LEFT + 26, y - 1), _plain(name), fill=INK)
+        pen.text((LEFT + 26, y - 1), latin(name), fill=INK)
     return np.asarray(sheet)
 
 
@@ -124,7 +125,7 @@ def nice_ticks(low: float, high: float, about: int = 4) -> list[float]:
 def _draw_panel(pen: ImageDraw, panel: Panel, left: int, top: int) -> None:
     """Axes, then bars or lines with their intervals."""
     figures = [figure for points in panel.lines.values() for _, figure in points]
-    pen.text((left + LEFT, top + 10), _plain(panel.title), fill=INK)
+    pen.text((left + LEFT, top + 10), latin(panel.title), fill=INK)
     if not figures:
         return
     ends = [end for figure in figures for end in (figure.interval or (figure.value or 0.0,) * 2)]
@@ -143,13 +144,13 @@ def _draw_panel(pen: ImageDraw, panel: Panel, left: int, top: int) -> None:
     for tick in ticks:
         pen.line((x0, y_of(tick), x1, y_of(tick)), fill=FAINT)
         pen.text((x0 - 6, y_of(tick)), figures[0].text(tick), fill=INK, anchor="rm")
-    crowded = any(pen.textlength(_plain(name)) > 0.95 * slot for name in panel.ticks)
+    crowded = any(pen.textlength(latin(name)) > 0.95 * slot for name in panel.ticks)
     for place, name in enumerate(panel.ticks):
-        rows = _plain(name).split(" ") if panel.bars else [_plain(name)]
+        rows = latin(name).split(" ") if panel.bars else [latin(name)]
         for row, word in enumerate(rows):
             lower = row + (place % 2 if crowded and not panel.bars else 0)
             pen.text((x_of(place), y0 + 6 + 12 * lower), word, fill=INK, anchor="ma")
-    pen.text(((x0 + x1) / 2, y0 + 30), _plain(panel.x_title), fill=INK, anchor="ma")
+    pen.text(((x0 + x1) / 2, y0 + 30), latin(panel.x_title), fill=INK, anchor="ma")
     for number, points in enumerate(panel.lines.values()):
         colour = COLOURS[number % len(COLOURS)]
         aside = 5 * (number - (len(panel.lines) - 1) / 2)  # curves that agree stay visible side by side
@@ -171,8 +172,3 @@ def _draw_panel(pen: ImageDraw, panel: Panel, left: int, top: int) -> None:
 
 def _without(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {other: value for other, value in settings.items() if other != name}
-
-
-def _plain(text: str) -> str:
-    """Text in the letters that Pillow's own font has."""
-    return text.encode("latin-1", "replace").decode("latin-1")

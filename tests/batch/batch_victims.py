@@ -25,6 +25,10 @@ PROMPTS = "a dog\na cat\na red drum --n blue\na corgi\n"
 PICTURES = 8
 POINTS = ["batch.before_line:1", "batch.after_line:3", "file.before_rename:5", "batch.after_picture:2"]
 POINTS += ["file.before_rename:1", "batch.after_picture:8"]
+POINTS += [
+    "file.before_rename:10",
+    "file.before_rename:12",
+]  # contact sheet, then the note that all is written
 
 
 def fork(model: Path, folder: Path, *more: str, fault: str = "") -> int:
@@ -48,8 +52,14 @@ def ended(child: int) -> int:
 def digests(folder: Path) -> dict[str, str]:
     """Name → SHA-256 of the pictures."""
     return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("[!.]*.png"))
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("0*.png"))
     }
+
+
+def reports(folder: Path) -> tuple[bytes, set[str], bool]:
+    """The contact sheet, the names of all reports, and whether each of them is finished."""
+    noted = json.loads((folder / "batch.json").read_text())["reports"]
+    return (folder / "contact-sheet.png").read_bytes(), set(noted), all(noted.values())
 
 
 def done_lines(folder: Path) -> list[str]:
@@ -96,6 +106,7 @@ def main(model: Path, folder: Path, kills: int) -> None:
             "made_twice": [n for n, at in before.items() if (output / n).stat().st_mtime_ns != at],
             "same": digests(output) == answer,
             "extra_lines": len(done_lines(output)) - PICTURES - len(set(lines) - set(survivors)),
+            "reported": reports(output) == reports(whole),
             "rubbish": [str(path) for path in output.rglob(".tmp-*")],
         })  # fmt: skip
         shutil.rmtree(output)

@@ -10,12 +10,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import Result, Run, run_line
 
 from t2i import cli, images, latents, pipeline
 from t2i.batch import open_manifest, read_records
@@ -24,27 +24,9 @@ from t2i.batch.plan import plan_batch
 from t2i.config.batch import BatchConfig
 from t2i.durable import sha256_file
 from t2i.errors import UsageError
-from t2i.promptfiles import parse_prompt_file
+from t2i.promptfiles import PromptOptions, parse_prompt_file
 
 PROMPTS = ("a dog", "a cat", "a red drum", "a blue trumpet")
-
-
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[str]:
-        return self.out.splitlines()
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.lines]
-
-
-Run = Callable[..., Result]
 
 
 @pytest.fixture
@@ -57,10 +39,7 @@ def run(
     def run_here(text: str, *arguments: object, file: str = "p.txt", output: str = "out") -> Result:
         Path(file).write_text(text)
         fixed = ["-m", tiny_pocket, "--steps", 2, "--size", "32x32", "--run-seed", 3, "-o", output]
-        capsys.readouterr()
-        code = cli.run([str(argument) for argument in ("batch", file, *fixed, *arguments)])
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
+        return run_line(capsys, "batch", file, *fixed, *arguments)
 
     return run_here
 
@@ -116,7 +95,7 @@ def break_seeds(monkeypatch: pytest.MonkeyPatch, *broken: int) -> list[int]:
 def test_a_second_run_draws_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(text_of())
     assert first.code == 0 and "4 prompts, 4 pictures" in first.err
-    assert sorted(first.lines) == sorted(str(path) for path in Path("out").glob("*.png"))
+    assert sorted(first.lines) == sorted(map(str, Path("out").glob("0*.png")))
     assert {record["prompt"] for record in lines_of()} == set(PROMPTS)
     before = {path: path.stat().st_mtime_ns for path in Path("out").iterdir()}
     forbid_drawing(monkeypatch)
@@ -127,7 +106,7 @@ def test_a_second_run_draws_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -
 
 def test_what_is_gone_or_damaged_is_made_again(run: Run) -> None:
     assert run(text_of(), "--batch-size", 1).code == 0
-    before = {path: path.read_bytes() for path in Path("out").glob("*.png")}
+    before = {path: path.read_bytes() for path in Path("out").glob("0*.png")}
     gone, damaged, *_ = before
     gone.unlink()
     damaged.write_bytes(before[damaged][:-20])
@@ -136,7 +115,7 @@ def test_what_is_gone_or_damaged_is_made_again(run: Run) -> None:
     assert shown["estimated_s"] > 0 and shown["estimated_bytes"] > 0
     again = run(text_of(), "--batch-size", 1)
     assert again.code == 0 and set(again.lines) == {str(gone), str(damaged)}
-    assert {path: path.read_bytes() for path in Path("out").glob("*.png")} == before
+    assert {path: path.read_bytes() for path in Path("out").glob("0*.png")} == before
 
 
 def test_order_and_shards_give_the_same_pictures(run: Run) -> None:
@@ -211,15 +190,17 @@ def test_too_little_memory_fails_the_group_and_no_other(run: Run, monkeypatch: p
 def test_a_signal_ends_after_the_picture(run: Run, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     encode = images.encode
 
-    def interrupted(*arguments: Any) -> bytes:
-        os.kill(os.getpid(), number)
-        return encode(*arguments)
+    def interrupted(*arguments: Any, **options: Any) -> bytes:
+        if len(arguments) > 2:  # a picture with its recipe, no contact sheet
+            os.kill(os.getpid(), number)
+        return encode(*arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(images, "encode", interrupted)
         result = run(text_of(), "--batch-size", 1)
     assert result.code == 130 and len(result.lines) == 1
     assert "stopped after 1 of 4" in result.err and "hint: the same command goes on" in result.err
+    assert "3 missing" in Path("out/report.html").read_text()
     assert len(run(text_of(), "--batch-size", 1).lines) == 3
     assert len(pictures()) == 4 and len(lines_of()) == 4
 
@@ -316,7 +297,8 @@ def test_like_settings_come_together(tiny_pocket: Path, tmp_path: Path) -> None:
     data = "".join(
         json.dumps({"prompt": "a dog", "steps": steps, "model": model}) + "\n" for steps, model in rows
     )
-    jobs = plan_batch(parse_prompt_file(data.encode(), "jsonl", run_seed=1).entries, {}, tmp_path)
+    parsed = parse_prompt_file(data.encode(), "jsonl", options=PromptOptions(run_seed=1))
+    jobs = plan_batch(parsed.entries, {}, tmp_path)
     groups = group_jobs(jobs)
     assert [[job.line for job in group] for group in groups] == [[1, 5], [3, 7], [2, 6], [4, 8]]
     assert {(job.config.width, job.config.scheduler) for job in groups[0]} == {(64, "ddim")}

@@ -1,0 +1,20 @@
+"""Text that comes from anywhere, made safe for where it is shown. Knows nothing of what it says."""
+
+from __future__ import annotations
+
+import re
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def printable(text: str) -> str:
+    """`text` with its control characters written out, so that it drives no terminal and may stand in XML.
+
+    What is left can be encoded as UTF-8 and is allowed in XML 1.0 (section 2.2, Char).
+    """
+    return CONTROL.sub(lambda found: ascii(found.group())[1:-1], text)
+
+
+def latin(text: str) -> str:
+    """Text in the letters that Pillow's own font has; a question mark for each of the others."""
+    return text.encode("latin-1", "replace").decode("latin-1")
