@@ -13,7 +13,7 @@ from t2i.errors import UsageError
 
 MOST_SHARDS = 10_000
 MIN_PSNR = 40.0
-"""dB. Up to 19 % of the values off by up to 4/255, as in bf16 at another batch shape, are at least 43 dB."""
+"""dB. Up to 20 % of the values off by up to 5/255, as in bf16 at another batch shape, are at least 41 dB."""
 
 
 def _same(name: str) -> Any:
