@@ -7,16 +7,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from captions import BACKGROUNDS, phrase
+from composing import compose
+from drawing import Painter
 from glyphs import GlyphSource
 from holdout import held_out_backgrounds, held_out_pairs, is_held_out
 from numpy.typing import NDArray
+from plans import NUMBERS, OPPOSITES
+from plans import Plan as Plan1
 from scenes import Plan, draw, make_scene
+from spoiling import spoil
+from suite import question_of
 
-from t2i.evaluation.adherence import shows_all, shows_clearest, stand_as
+from t2i.evaluation.adherence import is_right, shows_all, shows_clearest, stand_as
 from t2i.evaluation.figures import wilson_interval
 from t2i.evaluation.recogniser import PICTURE_PX, Findings, Recogniser
 
@@ -167,3 +174,76 @@ def judge_renderings(judge: Recogniser, glyphs: GlyphSource, copies: int = 5) ->
         return answers
 
     return Judged(ask(subject_questions()), ask(pair_questions()), ask(showpiece_questions(100))).figures()
+
+
+def contradicted(plan: Plan1, other: Plan1) -> Plan1:
+    """A scene that is nearly right for a question of version 1, but wrong.
+
+    Args:
+        plan: What the question asks for.
+        other: Where nothing can be turned round, this scene stands in.
+    """
+    if plan.kind == "counted":
+        (part,) = plan.parts
+        return replace(plan, parts=(replace(part, count=NUMBERS[(part.count - 1) % len(NUMBERS)]),))
+    if plan.kind == "coloured pair":
+        first, second = plan.parts
+        swapped = replace(first, colour=second.colour), replace(second, colour=first.colour)
+        return replace(plan, parts=swapped)
+    if plan.relation in OPPOSITES:
+        return replace(plan, relation=OPPOSITES[plan.relation])
+    return other
+
+
+def render_plans(plans: Sequence[Plan1], glyphs: GlyphSource, copy: int, side: int) -> NDArray[np.uint8]:
+    """Draw scenes of version 1; another `copy` gives other sizes, places and shades: (N, side, side, 3)."""
+    painter = Painter(glyphs)
+    return np.stack([
+        painter.draw(compose(plan, glyphs, side, random.Random(f"{RENDERING_SEED}:{copy}:{row}")), side)
+        for row, plan in enumerate(plans)
+    ])  # fmt: skip
+
+
+def spoilt(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The same pictures as a weak model would draw them, (N, side, side, 3)."""
+    torch.manual_seed(0)
+    order = torch.randperm(len(pictures))  # `spoil` spoils its eighths differently
+    pixels = torch.from_numpy(pictures)[order].permute(0, 3, 1, 2).float() / 127.5 - 1
+    result = torch.empty_like(pixels)
+    result[order] = spoil(pixels)
+    values = ((result + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return np.ascontiguousarray(values.permute(0, 2, 3, 1).numpy())
+
+
+def judge_plans(
+    judge: Recogniser, plans: Sequence[Plan1], glyphs: GlyphSource, copies: int
+) -> dict[str, dict[str, Figure]]:
+    """Measure the judge of version 1 itself, with the same rules as a model is measured with.
+
+    Args:
+        judge: The recogniser.
+        plans: Scenes that some category asks for; not all of one category.
+        glyphs: The font.
+        copies: How many renderings of each.
+
+    Returns:
+        Category → "right" on true renderings, "right, spoilt" on spoilt ones, and "wrongly right": how often
+        it says yes to a scene with another number, swapped colours, the opposite relation or another thing.
+    """
+    questions = [question_of(plan) for plan in plans]
+    others = [
+        contradicted(plan, next(p for p in [*plans[row:], *plans] if not {*p.concepts} & {*plan.concepts}))
+        for row, plan in enumerate(plans)
+    ]
+    answers: dict[str, dict[str, list[bool]]] = {}
+    for copy in range(copies):
+        true = render_plans(plans, glyphs, copy, judge.picture_px)
+        wrong = render_plans(others, glyphs, copy, judge.picture_px)
+        for name, pictures in (("right", true), ("right, spoilt", spoilt(true)), ("wrongly right", wrong)):
+            for question, findings in zip(questions, judge.recognise(pictures), strict=True):
+                of_category = answers.setdefault(question.category, {})
+                of_category.setdefault(name, []).append(is_right(question, findings))
+    return {
+        category: {name: figure(values) for name, values in columns.items()}
+        for category, columns in answers.items()
+    }

@@ -1,9 +1,11 @@
-"""Train the judge on fresh renderings and write its weights and figures.
+"""Train the judge of version 1 on fresh renderings and write its weights and figures.
 
-    python examples/pocket/train_recogniser.py
+    python examples/pocket/train_recogniser.py --work work/recogniser-v1
+    python examples/pocket/train_recogniser.py --work /tmp/quick --quick      ten glyphs, a minute
 
-About ten minutes of CPU time. Its training scenes hold every combination, those held out from pocket
-included, and no picture that pocket made; nothing of it flows back into pocket.
+Its training scenes hold every combination, those held out from pocket included, and no picture that pocket
+made; nothing of it flows back into pocket. WORK keeps the renderings, a log and a checkpoint: the same
+command goes on where it was stopped, and arrives at the same weights.
 """
 
 from __future__ import annotations
@@ -13,255 +15,262 @@ import json
 import math
 import os
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from captions import BACKGROUNDS
-from glyphs import DEFAULT_FONT, GlyphSource, core_concepts
-from judging import judge_renderings
-from numpy.typing import NDArray
-from scenes import draw, scene_at
+from glyphs import DEFAULT_FONT, GlyphSource
+from judging import judge_plans
+from mixtures import MIXTURES, Mixture
+from recogniser_examples import UNKNOWN, Examples, Targets, examples, targets_of
+from safetensors import safe_open
+from safetensors.torch import save_file
+from spoiling import empty_some, move, spoil
+from suite import drawn_plans, held_out_plans, vocabulary_v1
 from torch import Tensor
 from torch.nn import functional as F
 
-from t2i.evaluation.recogniser import (
-    GRID,
-    NOTHING,
-    PICTURE_PX,
-    WEIGHTS_FILE,
-    Recogniser,
-    load_recogniser,
-    save_recogniser,
-)
+from t2i import durable
+from t2i.catalog import ASSETS
+from t2i.evaluation.recogniser import InstanceRecogniser, load_recogniser, save_recogniser
+from t2i.evaluation.recogniser_networks import Answers
 
-DATA_SEED = 77_000  # far from the seeds with which pocket's scenes are rendered
-CHUNK = 1000
-MIDDLE = 0.27  # a cell belongs to a thing if it is within this share of the thing's sides from its centre
-CELL_PX = PICTURE_PX / GRID
-
-Examples = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]
-"""Pictures (N, 64, 64, 3); boxes (N, 2, 5): class (0 = none), x, y, width, height in px; colours (N,)."""
+FOLDER = ASSETS / "recogniser-v1"
+TEN_FONT = Path(__file__).parents[2] / "tests" / "pocket" / "ten-glyphs.ttf"
+TEN = frozenset(("dog", "cat", "rabbit", "panda", "trumpet", "guitar", "car", "bicycle", "red apple", "rose"))
+WOBBLE_PX = 1.2  # at 64 px
+WARM_UP = 0.05  # share of the steps
+SHARES = {"centres": 1.0, "concepts": 1.0, "colours": 0.5, "background": 0.2, "style": 0.2}
+"""Weight of each part of the loss."""
 
 
-def render_examples(start: int, count: int = CHUNK) -> Examples:
-    """Render scenes `start` to `start + count` with what they show."""
-    glyphs = GlyphSource(DEFAULT_FONT)
-    classes = {name: index + 1 for index, name in enumerate(core_concepts())}
-    colours = {name: index for index, name in enumerate(BACKGROUNDS)}
-    pictures: NDArray[np.uint8] = np.empty((count, PICTURE_PX, PICTURE_PX, 3), dtype=np.uint8)
-    boxes: NDArray[np.float32] = np.zeros((count, 2, 5), dtype=np.float32)
-    backgrounds: NDArray[np.int64] = np.empty(count, dtype=np.int64)
-    for row in range(count):
-        scene = scene_at(start + row, DATA_SEED, glyphs, PICTURE_PX, allow_held_out=True)
-        pictures[row] = draw(scene, glyphs, PICTURE_PX)
-        for slot, placed in enumerate(scene.objects):
-            boxes[row, slot] = classes[placed.concept], placed.x, placed.y, placed.width, placed.height
-        backgrounds[row] = colours[scene.background]
-    return pictures, boxes, backgrounds
+@dataclass(frozen=True)
+class Course:
+    """How to train.
 
-
-def label_cells(boxes: Tensor) -> Tensor:
-    """Say for each cell which concept's middle it lies in.
-
-    Args:
-        boxes: (B, 2, 5), class, x, y, width, height in px.
-
-    Returns:
-        (B, 8, 8) classes, 0 = nothing.
-    """
-    middles = (torch.arange(GRID) + 0.5) * CELL_PX
-    labels = torch.full((len(boxes), GRID, GRID), NOTHING)
-    for slot in range(boxes.shape[1]):
-        kind, x, y, width, height = boxes[:, slot].unbind(dim=1)
-        # At least the cell that holds the centre, however thin the thing is.
-        near_x = (middles - x[:, None]).abs() <= (MIDDLE * width).clamp(min=CELL_PX / 2)[:, None]
-        near_y = (middles - y[:, None]).abs() <= (MIDDLE * height).clamp(min=CELL_PX / 2)[:, None]
-        inside = near_y[:, :, None] & near_x[:, None, :] & (kind > 0)[:, None, None]
-        labels = torch.where(inside, kind.long()[:, None, None], labels)
-    return labels
-
-
-def _uniform(count: int, low: float, high: float) -> Tensor:
-    return torch.rand(count, 1, 1, 1) * (high - low) + low
-
-
-def move(pixels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn up to 8 degrees, scale by 0.88...1.12, shift up to 3 px; the boxes' centres and sizes follow."""
-    count = len(pixels)
-    angle = _uniform(count, -8, 8).flatten() * math.pi / 180
-    scale = _uniform(count, 0.88, 1.12).flatten()
-    shift = (torch.rand(count, 2) * 2 - 1) * 3 / (PICTURE_PX / 2)
-    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    forward = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
-    inverse = torch.linalg.inv(forward)
-    # affine_grid asks where each output pixel comes from, so it wants the inverse.
-    theta = torch.cat([inverse, -(inverse @ shift[:, :, None])], dim=2)
-    grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
-    moved = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
-    centre = boxes[..., 1:3] / (PICTURE_PX / 2) - 1
-    centre = torch.einsum("bij,bkj->bki", forward, centre) + shift[:, None]
-    centre = (centre + 1) * (PICTURE_PX / 2)
-    return moved, torch.cat([boxes[..., :1], centre, boxes[..., 3:] * scale[:, None, None]], dim=2)
-
-
-def empty_some(pixels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn an eighth of the examples into pictures of nothing: half plain, half with shuffled 8 px tiles.
-
-    Without them the judge names something in every picture, and colours alone would do as an answer.
-    """
-    pixels, boxes = pixels.clone(), boxes.clone()
-    chosen = torch.randperm(len(pixels))[: max(2, len(pixels) // 8)]
-    plain, shuffled = chosen.chunk(2)
-    pixels[plain] = pixels[plain][:, :, :1, :1].expand(-1, -1, PICTURE_PX, PICTURE_PX)  # a corner's colour
-    tiles = F.unfold(pixels[shuffled], 8, stride=8)
-    tiles = tiles[:, :, torch.randperm(tiles.shape[2])]
-    pixels[shuffled] = F.fold(tiles, (PICTURE_PX, PICTURE_PX), 8, stride=8)
-    boxes[chosen] = 0
-    return pixels, boxes
-
-
-def blur(pixels: Tensor, sigma: float) -> Tensor:
-    """Blur with a Gaussian of `sigma` px."""
-    reach = max(1, math.ceil(2 * sigma))
-    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
-    weights = (weights / weights.sum()).expand(3, 1, 1, -1)
-    wide = F.conv2d(F.pad(pixels, (reach, reach, 0, 0), mode="replicate"), weights, groups=3)
-    return F.conv2d(F.pad(wide, (0, 0, reach, reach), mode="replicate"), weights.transpose(2, 3), groups=3)
-
-
-def coarsen(pixels: Tensor, size: int) -> Tensor:
-    """Shrink to `size` px and enlarge again."""
-    small = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False)
-    return F.interpolate(small, pixels.shape[-2:], mode="bicubic", align_corners=False)
-
-
-def compress(pixels: Tensor, coarseness: float) -> Tensor:
-    """Quantise the cosine coefficients of 8 x 8 blocks, high frequencies more, as JPEG does."""
-    k = torch.arange(8.0)
-    basis = torch.cos((2 * k[None] + 1) * k[:, None] * math.pi / 16) * 0.5
-    basis[0] /= math.sqrt(2)
-    blocks = pixels.unfold(2, 8, 8).unfold(3, 8, 8)
-    step = coarseness * (1 + k[None] + k[:, None])
-    coefficients = (basis @ blocks @ basis.T / step).round() * step
-    back = basis.T @ coefficients @ basis
-    return back.transpose(3, 4).reshape(pixels.shape)
-
-
-def spoil(pixels: Tensor) -> Tensor:
-    """Make renderings look like generated pictures: soft, blotchy, a little off in colour.
-
-    Args:
-        pixels: (B, 3, 64, 64), -1...1, in random order (each eighth of the batch is spoilt in its own way).
-
-    Returns:
-        Same shape, still about -1...1.
-    """
-    parts = list(pixels.chunk(8))
-    for index, part in enumerate(parts):
-        if index in (0, 1, 2):
-            parts[index] = blur(part, 0.4 + 0.4 * index + 0.4 * float(torch.rand(())))
-        elif index in (3, 4):
-            parts[index] = coarsen(part, int(torch.randint(24, 52, ())))
-        elif index == 5:
-            parts[index] = compress(part, 0.02 + 0.06 * float(torch.rand(())))
-    pixels = torch.cat(parts)
-    count = len(pixels)
-    # Blotches: noise at an eighth and at half of the resolution, as a weak decoder leaves behind.
-    for size in (8, 32):
-        noise = torch.randn(count, 3, size, size) * _uniform(count, 0, 0.10)
-        pixels = pixels + F.interpolate(noise, pixels.shape[-2:], mode="bilinear", align_corners=False)
-    pixels = pixels + torch.randn_like(pixels) * _uniform(count, 0, 0.08)
-    contrast = _uniform(count, 0.85, 1.15)
-    tint = (torch.rand(count, 3, 1, 1) * 2 - 1) * 0.08 + _uniform(count, -0.08, 0.08)
-    return (pixels * contrast + tint).clamp(-1, 1)
-
-
-def train(model: Recogniser, steps: int, batch_size: int, scenes: int, learning_rate: float) -> Recogniser:
-    """Train a judge.
-
-    Args:
-        model: New, or trained before.
+    Attributes:
         steps: Number of updates.
         batch_size: Pictures per update.
-        scenes: How many renderings to hold in memory (12 kB each); each is spoilt anew every time.
-        learning_rate: Peak of the one-cycle schedule.
+        scenes: How many renderings to hold in memory (49 kB each); each is spoilt anew every time.
+        learning_rate: Peak; it rises over the first twentieth and falls to 0 along a cosine.
+        save_every: Steps between checkpoints.
     """
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        chunks = list(pool.map(render_examples, range(0, scenes, CHUNK)))
-    pictures, boxes, colours = (
-        torch.from_numpy(np.concatenate(arrays)) for arrays in zip(*chunks, strict=True)
+
+    steps: int = 9000
+    batch_size: int = 64
+    scenes: int = 40_000
+    learning_rate: float = 3e-3
+    save_every: int = 250
+
+    def rate(self, step: int) -> float:
+        """Learning rate of this update, counted from 0."""
+        warm_up = max(1, round(WARM_UP * self.steps))
+        if step < warm_up:
+            return self.learning_rate * (step + 1) / warm_up
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (self.steps - warm_up)))
+
+
+QUICK = Course(steps=150, batch_size=32, scenes=2000, learning_rate=4e-3)
+
+
+def new_judge(widths: tuple[int, int, int] = InstanceRecogniser.own_widths) -> InstanceRecogniser:
+    """An untrained judge with the classes of the vocabulary that `suite.py` writes."""
+    words: dict[str, Any] = vocabulary_v1()
+    return InstanceRecogniser(
+        tuple(words["concepts"]), words["backgrounds"], words["colours"], words["styles"], widths
     )
-    model = model.train().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
-    weight = torch.ones(1 + len(model.concepts))
-    weight[NOTHING] = 0.5  # nine cells in ten hold nothing
-    started, order = time.monotonic(), torch.empty(0, dtype=torch.long)
-    for step in range(steps):
-        if len(order) < batch_size:
-            order = torch.randperm(len(pictures))
-        rows, order = order[:batch_size], order[batch_size:]
-        pixels = pictures[rows].permute(0, 3, 1, 2).float() / 127.5 - 1
-        pixels, moved = move(*empty_some(pixels, boxes[rows]))
-        pixels = spoil(pixels).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
-            cells, background = model(pixels)
-        loss_cells = F.cross_entropy(cells.float(), label_cells(moved), weight=weight)
-        loss = loss_cells + 0.1 * F.cross_entropy(background.float(), colours[rows])
+
+
+def centre_loss(logits: Tensor, centres: Tensor) -> Tensor:
+    """Focal loss of the map of centres, per centre.
+
+    Args:
+        logits: (B, 16, 16).
+        centres: Same shape, 1 at centres and less around them; what is near a centre is blamed less.
+
+    Source: CenterNet, arXiv:1904.07850, eq. (1), with alpha = 2 and beta = 4.
+    """
+    p = logits.sigmoid()
+    is_centre = centres >= 1
+    right = (1 - p) ** 2 * F.logsigmoid(logits)
+    wrong = (1 - centres) ** 4 * p**2 * F.logsigmoid(-logits)
+    return -torch.where(is_centre, right, wrong).sum() / is_centre.sum().clamp(min=1)
+
+
+def losses(answers: Answers, targets: Targets, background: Tensor, style: Tensor) -> dict[str, Tensor]:
+    """Every part of the loss, not yet weighted; what is `UNKNOWN` counts nowhere."""
+
+    def named(logits: Tensor, classes: Tensor) -> Tensor:
+        total = F.cross_entropy(logits.float(), classes, ignore_index=UNKNOWN, reduction="sum")
+        return total / (classes != UNKNOWN).sum().clamp(min=1)
+
+    return {
+        "centres": centre_loss(answers.centres.float(), targets.centres),
+        "concepts": named(answers.concepts, targets.concepts),
+        "colours": named(answers.colours, targets.colours),
+        "background": named(answers.background, background),
+        "style": named(answers.style, style),
+    }
+
+
+def batch_of(data: Examples, rows: Tensor, device: torch.device) -> tuple[Tensor, Targets, Tensor, Tensor]:
+    """Spoilt pictures (B, 3, 128, 128), -1...1, and what they show."""
+    pixels = data.pictures[rows].to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    background, style = data.backgrounds[rows].to(device), data.styles[rows].to(device)
+    pixels, things, emptied = empty_some(pixels, data.things[rows].to(device))
+    background[emptied], style[emptied] = UNKNOWN, UNKNOWN
+    pixels, things = move(pixels, things, WOBBLE_PX)
+    return spoil(pixels), targets_of(things), background, style
+
+
+class Checkpoint:
+    """The state of a training, one safetensors file.
+
+    Args:
+        path: Its place.
+        course: Another course is not gone on with.
+    """
+
+    def __init__(self, path: Path, course: Course) -> None:
+        self.path, self.course = path, json.dumps(asdict(course))
+
+    def save(self, step: int, model: InstanceRecogniser, optimizer: torch.optim.AdamW) -> None:
+        """Write the state after `step` updates."""
+        state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+        for index, values in optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{index}.{name}": tensor for name, tensor in values.items()}
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        metadata = {"step": str(step), "course": self.course}
+        durable.write_with(self.path, lambda temporary: save_file(plain, temporary, metadata=metadata))
+
+    def load(self, model: InstanceRecogniser, optimizer: torch.optim.AdamW) -> int:
+        """Read the state, if there is one; returns the number of updates made.
+
+        Raises:
+            SystemExit: It is of another course.
+        """
+        if not self.path.exists():
+            return 0
+        with safe_open(self.path, "pt") as file:
+            metadata = file.metadata()
+            if metadata["course"] != self.course:
+                raise SystemExit(
+                    f"{self.path} is of another course, {metadata['course']}; choose another --work"
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n[:6] == "model."})
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            kind, index, *rest = name.split(".")
+            if kind == "optimizer":
+                state.setdefault(int(index), {})[rest[0]] = tensor
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        return int(metadata["step"])
+
+
+def train(
+    model: InstanceRecogniser,
+    data: Examples,
+    course: Course,
+    checkpoint: Checkpoint,
+    log: Callable[[dict[str, float]], None],
+    stop_after: int | None = None,
+) -> int:
+    """Train a judge, from a checkpoint if there is one.
+
+    Args:
+        model: Is changed; its device is used.
+        data: What to learn from.
+        course: How.
+        checkpoint: Written now and then and at the end.
+        log: Called with the loss and its parts every 50 steps.
+        stop_after: Make at most so many updates now; None for all.
+
+    Returns:
+        The number of updates made in all.
+    """
+    device = next(model.parameters()).device
+    model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=course.learning_rate, weight_decay=0.02)
+    first = step = checkpoint.load(model, optimizer)
+    last = course.steps if stop_after is None else min(course.steps, first + stop_after)
+    started = time.monotonic()
+    while step < last:
+        torch.manual_seed(step)  # what a step sees depends on its number alone, so a resumed run is the same
+        rows = torch.randint(len(data.pictures), (course.batch_size,))
+        pixels, targets, background, style = batch_of(data, rows, device)
+        optimizer.param_groups[0]["lr"] = course.rate(step)
+        with torch.autocast(device.type, torch.bfloat16):
+            answers = model(pixels.contiguous(memory_format=torch.channels_last))
+        parts = losses(answers, targets, background, style)
+        loss = torch.stack([SHARES[name] * part for name, part in parts.items()]).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        schedule.step()
-        if step % 100 == 0 or step == steps - 1:
-            print(f"step {step} loss {loss.item():.4f} {time.monotonic() - started:.0f} s", flush=True)
-    return model
-
-
-def new_recogniser() -> Recogniser:
-    """An untrained judge with a class for each concept and each background."""
-    return Recogniser(tuple(core_concepts()), tuple(BACKGROUNDS))
-
-
-def earlier_stages(weights: Path | None) -> list[dict[str, float]]:
-    """Read how weights were trained before, from the record beside them."""
-    if weights is None:
-        return []
-    stages: list[dict[str, float]] = json.loads(weights.with_suffix(".json").read_text("utf-8"))["training"]
-    return stages
+        step += 1
+        if step % 50 == 0 or step == last:
+            rate = (step - first) * course.batch_size / (time.monotonic() - started)
+            told = {name: round(part.item(), 4) for name, part in parts.items()}
+            log({"step": step, "loss": round(loss.item(), 4), **told, "pictures_per_s": round(rate, 1)})
+        if step % course.save_every == 0 or step == last:
+            checkpoint.save(step, model, optimizer)
+    return step
 
 
 def main() -> None:
     """Read the command line, train, measure, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=1200, help="number of updates")
-    parser.add_argument("--batch-size", type=int, default=128, help="pictures per update")
-    parser.add_argument("--scenes", type=int, default=40000, help="renderings held in memory")
-    parser.add_argument("--learning-rate", type=float, default=3e-3, help="peak of the one-cycle schedule")
-    parser.add_argument("--output", type=Path, default=WEIGHTS_FILE, help="where the weights go")
-    parser.add_argument("--start-from", type=Path, help="go on from these weights; default: from nothing")
+    usual = Course()
+    parser.add_argument("--work", type=Path, required=True, help="folder for renderings, log and checkpoint")
+    parser.add_argument("--steps", type=int, default=usual.steps, help="number of updates")
+    parser.add_argument("--batch-size", type=int, default=usual.batch_size, help="pictures per update")
+    parser.add_argument("--scenes", type=int, default=usual.scenes, help="renderings held in memory")
+    parser.add_argument("--learning-rate", type=float, default=usual.learning_rate, help="its peak")
+    parser.add_argument("--stop-after", type=int, help="make at most so many updates now, and no weights")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that render")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda"
+    )
+    parser.add_argument("--copies", type=int, default=3, help="renderings of each question for the figures")
+    parser.add_argument("--output", type=Path, help=f"weights; default: {FOLDER.name} in the package")
+    parser.add_argument("--quick", action="store_true", help="ten glyphs, few steps; writes into WORK")
     options = parser.parse_args()
+    course = Course(options.steps, options.batch_size, options.scenes, options.learning_rate)
+    mixture: Mixture = MIXTURES["v1"]
+    font, output = DEFAULT_FONT, options.output or FOLDER / "recogniser.safetensors"
+    if options.quick:
+        course, mixture, font = QUICK, replace(mixture, concepts=TEN), TEN_FONT
+        output = options.output or options.work / "recogniser.safetensors"
+    options.work.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
+    data = examples(course.scenes, options.work / "scenes", mixture, font, options.workers)
+    print(f"{len(data.pictures)} renderings, {time.monotonic() - started:.0f} s", flush=True)
+
+    def log(values: dict[str, float]) -> None:
+        line = json.dumps(values)
+        print(line, flush=True)
+        with (options.work / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
     torch.manual_seed(0)
-    model = load_recogniser(options.start_from) if options.start_from else new_recogniser()
-    train(model, options.steps, options.batch_size, options.scenes, options.learning_rate)
-    save_recogniser(model, options.output)
-    stage = {
-        "steps": options.steps,
-        "batch_size": options.batch_size,
-        "scenes": options.scenes,
-        "learning_rate": options.learning_rate,
-        "minutes": round((time.monotonic() - started) / 60, 1),
-    }
+    model = new_judge().to(options.device)
+    checkpoint = Checkpoint(options.work / "checkpoint.safetensors", course)
+    if train(model, data, course, checkpoint, log, options.stop_after) < course.steps:
+        return
+    save_recogniser(model, output)
+    judge = load_recogniser(output, FOLDER / "vocabulary.json")  # measured as stored, not as trained
+    plans = drawn_plans(mixture, 10) if options.quick else held_out_plans()
     record = {
+        "version": 1,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "data": "renderings of all combinations, held-out ones included; no generated picture",
-        "training": [*earlier_stages(options.start_from), stage],
-        # Measured with the weights as stored, not as trained.
-        "held_out_renderings": judge_renderings(load_recogniser(options.output), GlyphSource(DEFAULT_FONT)),
+        "training": asdict(course),
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "renderings": judge_plans(judge, plans, GlyphSource(font), 1 if options.quick else options.copies),
     }
-    options.output.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    durable.write_json(output.with_suffix(".json"), record)
     print(json.dumps(record, indent=2))
 
 

@@ -15,7 +15,7 @@ from t2i.evaluation.questions import CATEGORIES, Question
 from t2i.evaluation.recogniser import GRID, PICTURE_PX, TELLS, Findings
 from t2i.evaluation.subject import Subject
 
-CLEARLY_PX = PICTURE_PX / GRID  # centres must differ by a cell, the grain of the recogniser
+CLEARLY_PX = PICTURE_PX / GRID  # centres must differ by an eighth of the picture
 CLIP_WEIGHT = 2.5
 JUDGE = "t2i's recogniser"
 
@@ -48,21 +48,32 @@ def stand_as(findings: Findings, things: Sequence[str], relation: str) -> bool:
     return distances[relation] >= CLEARLY_PX
 
 
+def have_colours(findings: Findings, things: Sequence[str], colours: Sequence[str]) -> bool:
+    """Whether the clearest one of each of these things is there and has the colour asked for."""
+    found = [findings.of(thing) for thing in things]
+    return [one.colour if one else None for one in found] == list(colours)
+
+
 def is_right(question: Question, findings: Findings) -> bool:
     """Whether a picture answers a question whose category the recogniser can tell.
 
     Raises:
-        ValueError: It cannot (see `TELLS`).
+        ValueError: It cannot (see `Findings.tells`).
     """
+    missing = CATEGORIES[question.category].needs - findings.tells if question.category else {"anything"}
+    if missing:
+        raise ValueError(f"the recogniser does not tell {question.category or 'a prompt without a category'}")
     if question.category == "single object":
         return shows_clearest(findings, question.things[0])
     if question.category == "two objects":
         return shows_all(findings, question.things)
     if question.category == "colours":
         return shows_all(findings, question.things) and findings.background == question.background
-    if question.category == "position" and question.relation is not None:
-        return stand_as(findings, question.things, question.relation)
-    raise ValueError(f"the recogniser does not tell {question.category or 'a prompt without a category'}")
+    if question.category == "counting":
+        return findings.count(question.things[0]) == question.count
+    if question.category == "attribute binding":
+        return have_colours(findings, question.things, question.colours)
+    return stand_as(findings, question.things, str(question.relation))
 
 
 def verdicts(subject: Subject) -> list[list[tuple[Question, bool]]]:

@@ -46,10 +46,8 @@ class Extractor(Protocol):
 class RecogniserFeatures:
     """The recogniser's last layer before its answers, averaged over the picture."""
 
-    side = PICTURE_PX
-
     def __init__(self, recogniser: Recogniser) -> None:
-        self.recogniser = recogniser
+        self.recogniser, self.side = recogniser, recogniser.picture_px
         self.width = recogniser.features_width
         self.described = f"features of t2i's recogniser ({self.width} numbers)"
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from t2i.catalog import ASSETS
 from t2i.errors import DatasetError, UsageError
-from t2i.evaluation.vocabulary import PLACES, read_vocabulary
+from t2i.evaluation.vocabulary import PLACES, VOCABULARY_FILE, Vocabulary, read_vocabulary
 
 SUITES = {path.stem: path for path in sorted((ASSETS / "suites").glob("*.jsonl"))}
 DEFAULT_SUITE = "pocket"
@@ -56,7 +56,7 @@ class Question:
         prompt: What the model is asked to draw.
         category: A key of `CATEGORIES`; empty if nobody knows what to look for.
         things: Concepts that must be there.
-        background: The background's colour.
+        background: Its name: a colour, or a place such as beach.
         relation: How the first thing stands to the second: left of, right of, above, below.
         count: How many of the thing.
         colours: The colour of each thing.
@@ -80,20 +80,22 @@ class Question:
         }
 
 
-def read_questions(source: str) -> tuple[Question, ...]:
+def read_questions(source: str, vocabulary: Path = VOCABULARY_FILE) -> tuple[Question, ...]:
     """The questions of a built-in suite or of a prompt file.
 
     Args:
         source: A name out of `SUITES`; a .txt with a prompt a line; or a .jsonl with "prompt" and, if wanted,
             the other fields of `Question`. Prompts without a category are read with the recogniser's own
             vocabulary.
+        vocabulary: Of the recogniser that will judge.
 
     Raises:
         UsageError: Neither a suite nor a .txt or .jsonl name.
         DatasetError: Missing, unreadable or empty file, or a line that makes no sense.
     """
+    words = read_vocabulary(vocabulary)
     if source in SUITES:
-        return tuple(_of_rows(SUITES[source], _lines(SUITES[source])))
+        return tuple(_of_rows(SUITES[source], _lines(SUITES[source]), words))
     path = Path(source)
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(
@@ -102,13 +104,17 @@ def read_questions(source: str) -> tuple[Question, ...]:
         )
     lines = _lines(path)
     if path.suffix.lower() == ".txt":
-        return tuple(question for _, line in lines for question in understand(line))
-    return tuple(_of_rows(path, lines))
+        return tuple(question for _, line in lines for question in _understand(line, words))
+    return tuple(_of_rows(path, lines, words))
 
 
 def understand(prompt: str) -> tuple[Question, ...]:
     """The questions that a prompt without annotations puts, or the bare prompt if it is not understood."""
-    meaning = read_vocabulary().understand(prompt)
+    return _understand(prompt, read_vocabulary())
+
+
+def _understand(prompt: str, words: Vocabulary) -> tuple[Question, ...]:
+    meaning = words.understand(prompt)
     if meaning is None:
         return (Question(prompt),)
     if len(meaning.things) == 2:
@@ -148,7 +154,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     return lines
 
 
-def _of_rows(path: Path, lines: Iterable[tuple[int, str]]) -> Iterable[Question]:
+def _of_rows(path: Path, lines: Iterable[tuple[int, str]], words: Vocabulary) -> Iterable[Question]:
     for number, line in lines:
         where = f"{path.name}, line {number}"
         try:
@@ -157,10 +163,13 @@ def _of_rows(path: Path, lines: Iterable[tuple[int, str]]) -> Iterable[Question]
             raise DatasetError(f"{where}: not JSON") from error
         if not isinstance(row, dict) or not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
             raise DatasetError(f'{where}: needs a "prompt"')
-        yield from [_question(where, row)] if row.get("category") else understand(row["prompt"].strip())
+        if row.get("category"):
+            yield _question(where, row, words)
+        else:
+            yield from _understand(row["prompt"].strip(), words)
 
 
-def _question(where: str, row: Mapping[str, Any]) -> Question:
+def _question(where: str, row: Mapping[str, Any], words: Vocabulary) -> Question:
     """One annotated line, checked."""
     known = {item.name for item in fields(Question)}
     unknown = sorted(set(row) - known)
@@ -175,7 +184,6 @@ def _question(where: str, row: Mapping[str, Any]) -> Question:
             raise DatasetError(f"{where}: {name} must be a list of words")
     things = len(lists["things"])
     background = row.get("background")
-    words = read_vocabulary()
     strange = [name for name in lists["things"] if name not in words.concepts]
     if strange:
         raise DatasetError(f"{where}: the recogniser does not know {strange[0]!r}")
@@ -191,6 +199,10 @@ def _question(where: str, row: Mapping[str, Any]) -> Question:
         ),
         "needs a colour for each thing": (
             category == "attribute binding" and len(lists["colours"]) != things
+        ),
+        # Version 0 knows no colours of things and is never asked about them.
+        f"needs colours out of {', '.join(words.colours)}": bool(words.colours) and not (
+            set(lists["colours"]) <= set(words.colours)
         ),
     }  # fmt: skip
     for problem, is_so in problems.items():

@@ -161,7 +161,7 @@ def _shown(subject: Subject) -> list[Shown]:
     for row, picture in enumerate(subject.pictures):
         found = findings[row]
         right = {question.category: is_right for question, is_right in answers[row] or ()}
-        things = {one.concept: one.score for one in found.found} if found else {}
+        things = found.scores() if found else {}
         background = found.background if found else ""
         known = right, things, background, scores.get(row)
         shown.append(Shown(picture.file, picture.prompt, picture.seed, *known))

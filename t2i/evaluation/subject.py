@@ -14,7 +14,7 @@ from torch import Tensor
 from t2i.dataset import decode
 from t2i.evaluation.instruments import Instruments, extract
 from t2i.evaluation.questions import Question
-from t2i.evaluation.recogniser import PICTURE_PX, Findings
+from t2i.evaluation.recogniser import Findings
 
 if TYPE_CHECKING:
     from t2i.weights import LoadedModel
@@ -103,8 +103,9 @@ class Subject:
         mine = [row for row, picture in enumerate(self.pictures) if picture.family in JUDGED_FAMILIES]
         found: list[Findings | None] = [None] * len(self.pictures)
         if mine:
-            table = np.stack([decode(self.pictures[row].file, PICTURE_PX) for row in mine])
-            said = self.instruments.recogniser.recognise(table.transpose(0, 2, 3, 1))
+            judge = self.instruments.recogniser
+            table = np.stack([decode(self.pictures[row].file, judge.picture_px) for row in mine])
+            said = judge.recognise(table.transpose(0, 2, 3, 1))
             for row, one in zip(mine, said, strict=True):
                 found[row] = one
         return found

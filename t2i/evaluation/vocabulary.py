@@ -14,7 +14,10 @@ from pathlib import Path
 
 from t2i.catalog import ASSETS
 
-VOCABULARY_FILE = ASSETS / "recogniser" / "vocabulary.json"
+JUDGE = "recogniser"
+"""Folder of the recogniser in use: "recogniser" is version 0, "recogniser-v1" version 1."""
+
+VOCABULARY_FILE = ASSETS / JUDGE / "vocabulary.json"
 
 PLACES: dict[str, tuple[str, ...]] = {
     "left of": ("to the left of", "on the left of", "left of"),
@@ -51,10 +54,21 @@ class Meaning:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Concept name → its other words, and the names of the background colours; both in class order."""
+    """What the classes of a recogniser are called, all in class order.
+
+    Attributes:
+        concepts: Concept name → its other words.
+        backgrounds: Names of the backgrounds; in version 0 all of them are colours.
+        colours: Colours that things can be given; version 0 knows none.
+        styles: Names of the styles; version 0 knows none.
+        version: Of the recogniser.
+    """
 
     concepts: dict[str, tuple[str, ...]]
     backgrounds: tuple[str, ...]
+    colours: tuple[str, ...] = ()
+    styles: tuple[str, ...] = ()
+    version: int = 0
 
     def understand(self, prompt: str) -> Meaning | None:
         """What a prompt asks for, or None if any part of it is not in this vocabulary."""
@@ -95,4 +109,10 @@ def read_vocabulary(path: Path = VOCABULARY_FILE) -> Vocabulary:
     """The vocabulary beside the recogniser's weights."""
     values = json.loads(path.read_text(encoding="utf-8"))
     concepts = {name: tuple(others) for name, others in values["concepts"].items()}
-    return Vocabulary(concepts, tuple(values["backgrounds"]))
+    return Vocabulary(
+        concepts,
+        tuple(values["backgrounds"]),
+        tuple(values.get("colours", ())),
+        tuple(values.get("styles", ())),
+        values.get("version", 0),
+    )

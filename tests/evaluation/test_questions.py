@@ -11,6 +11,7 @@ import pytest
 from t2i.config import EvaluateConfig
 from t2i.errors import T2IError, UsageError
 from t2i.evaluation.adherence import is_right
+from t2i.evaluation.findings import TELLS_OF
 from t2i.evaluation.questions import (
     CATEGORIES,
     Question,
@@ -172,6 +173,47 @@ def found(*names: str) -> Findings:
 )
 def test_right_and_wrong_answers(question: Question, findings: Findings, right: bool) -> None:
     assert is_right(question, findings) is right
+
+
+def seen(*found: Found) -> Findings:
+    return Findings(found, "red", None, TELLS_OF[1])
+
+
+def binding(*colours: str) -> Question:
+    return Question("", "attribute binding", ("dog", "cat"), colours=colours)
+
+
+RED_DOG, BLUE_CAT, PLAIN_CAT = (
+    Found("dog", 0.9, 16, 30, "red"),
+    Found("cat", 0.8, 48, 30, "blue"),
+    Found("cat", 0.7, 48, 30),
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "findings", "right"),
+    [
+        (Question("", "counting", ("cat",), count=2), seen(BLUE_CAT, RED_DOG, PLAIN_CAT), True),
+        (Question("", "counting", ("cat",), count=3), seen(BLUE_CAT, RED_DOG, PLAIN_CAT), False),
+        (Question("", "counting", ("cat",), count=2), seen(BLUE_CAT, RED_DOG), False),
+        (binding("red", "blue"), seen(RED_DOG, BLUE_CAT), True),
+        (binding("blue", "red"), seen(RED_DOG, BLUE_CAT), False),
+        (binding("red", "blue"), seen(RED_DOG, PLAIN_CAT), False),
+        (binding("red", "blue"), seen(RED_DOG), False),
+        (Question("", "position", ("dog", "cat"), None, "left of"), seen(RED_DOG, BLUE_CAT), True),
+        (Question("", "position", ("cat", "dog"), None, "left of"), seen(RED_DOG, BLUE_CAT), False),
+    ],
+)
+def test_right_and_wrong_answers_with_numbers_and_colours(
+    question: Question, findings: Findings, right: bool
+) -> None:
+    assert is_right(question, findings) is right
+
+
+def test_scores_are_those_of_the_clearest_of_each_kind() -> None:
+    findings = seen(RED_DOG, BLUE_CAT, PLAIN_CAT)
+    assert list(findings.scores().items()) == [("dog", 0.9), ("cat", 0.8)]
+    assert seen().scores() == {}
 
 
 def test_what_the_recogniser_cannot_tell_is_never_judged() -> None:
