@@ -70,6 +70,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if re.fullmatch(r"checkpoint-\d{8}", path.name))
 
 
+def step_of(path: Path) -> int:
+    """The step of a checkpoint folder, by its name."""
+    return int(path.name.removeprefix("checkpoint-"))
+
+
 def verify_checkpoint(path: Path) -> bool:
     """True if every file that the manifest names is there with the bytes it had."""
     try:

@@ -117,6 +117,8 @@ def check_writable(paths: Iterable[Path]) -> None:
 def _template(output: str | None, count: int) -> str:
     if output is None:
         return FOLDER_TEMPLATE
+    if not output.strip():
+        raise UsageError("--output is empty", "name a file, a folder/ or a template, or leave it out")
     if is_template(output):
         return _with_suffix(output + FOLDER_TEMPLATE if output.endswith("/") else output)
     literal = output.replace("{", "{{").replace("}", "}}")

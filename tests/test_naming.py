@@ -75,6 +75,7 @@ def test_long_names_are_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("output", "message"),
     [
+        ("", "--output is empty"),
         ("{nope}.png", "unknown field"),
         ("{seed.__class__}.png", "unknown field"),
         ("{seed[0]}.png", "unknown field"),

@@ -26,7 +26,7 @@ class TrainConfig(Config):
     resolution: int = option(
         64, "side of the square training pictures", low=16, high=1024, multiple_of=8, unit="pixels"
     )
-    overwrite: bool = option(False, "replace files of the same name; a run that is there is trained anew")
+    overwrite: bool = option(False, "replace what is there; a run that is not resumed is trained anew")
     seed: int = option(
         0, "decides weights, data order, noise and caption dropout", "-s", low=0, high=2**31 - 1
     )
@@ -136,6 +136,11 @@ class TrainConfig(Config):
             raise UsageError(
                 "--handoff continues one stage, and --method scratch trains several",
                 "give the --method of the run that wrote it: vae, clip or unet",
+            )
+        if self.resume not in (None, "latest") and self.method == "scratch":
+            raise UsageError(
+                "--resume CHECKPOINT continues one stage, and --method scratch trains several",
+                "give --resume latest, or the --method of the checkpoint: vae, clip or unet",
             )
         if self.compile and self.method == "clip":
             raise UsageError("--compile: the clip stage has nothing to compile", "leave it out")

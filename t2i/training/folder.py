@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from t2i import durable
-from t2i.checkpoints import list_checkpoints
+from t2i.checkpoints import list_checkpoints, step_of
 from t2i.config import TrainConfig
-from t2i.errors import ModelError, StorageError
+from t2i.errors import ModelError, StorageError, UsageError
 from t2i.methods import METHODS, SCRATCH
 from t2i.naming import check_free
 from t2i.training.resuming import changed_settings, read_handoff
@@ -45,6 +45,7 @@ def check_folder(config: TrainConfig) -> None:
     Its own is what stands beside the config.json or checkpoints of a training, while that is resumed.
 
     Raises:
+        UsageError: OUTPUT is a part of the dataset.
         StorageError: OUTPUT or the handoff cannot be written, or something is there already.
         ModelError: Nothing to resume, or a model of other settings.
     """
@@ -57,9 +58,11 @@ def check_folder(config: TrainConfig) -> None:
             f"no checkpoint of {' or '.join(stages)} in {output}",
             "check --output, or start the run without --resume",
         )
+    _check_not_in_dataset(config)
     if not config.overwrite:
         for stage in stages:
-            _check_stage(output, stage, records[stage], config.resume is not None)
+            _check_stage(output, stage, records[stage], goes_on(config, stage))
+            _check_not_gone_back(config, stage)
     for stage, record in records.items():
         if record is not None and config.resume == "latest" and _begun(output / stage):
             changed_settings(record.settings, config.to_dict(), stage, f"{stage} in {output}")
@@ -83,10 +86,24 @@ def record_of(folder: Path) -> Record | None:
     return Record(settings, state.get("conditions", {})) if settings else None
 
 
+def goes_on(config: TrainConfig, stage: str) -> bool:
+    """Whether the run resumes what is in the folder of the stage, not another run's checkpoint or nothing."""
+    if config.resume is None or config.resume == "latest":
+        return config.resume is not None
+    return Path(config.resume).resolve().parent == (Path(config.output) / stage / CHECKPOINTS).resolve()
+
+
 def clear_stage(folder: Path) -> None:
     """Remove what an earlier training left in the folder of a stage that starts anew."""
     for name in OF_A_STAGE:
         durable.remove(folder / name)
+
+
+def clear_after(folder: Path, step: int) -> None:
+    """Remove the checkpoints of a stage after the one from which it goes on: they are of another course."""
+    for path in _after(folder, step):
+        durable.remove(path)
+        durable.remove(folder / DONE)
 
 
 def mark_done(folder: Path, step: int, exact: bool | None) -> None:
@@ -146,6 +163,32 @@ def _check_stage(output: Path, stage: str, record: Record | None, resumes: bool)
             raise StorageError(
                 f"{path} already exists", "choose another --output, or pass --overwrite to replace it"
             )
+
+
+def _after(folder: Path, step: int) -> list[Path]:
+    return [path for path in list_checkpoints(folder / CHECKPOINTS) if step_of(path) > step]
+
+
+def _check_not_gone_back(config: TrainConfig, stage: str) -> None:
+    """Refuse to go on from a checkpoint before the newest, which `--resume latest` would take later."""
+    if config.resume is None or config.resume == "latest" or not goes_on(config, stage):
+        return
+    chosen = Path(config.resume)
+    if chosen not in list_checkpoints(chosen.parent):
+        return  # said when it is loaded
+    later = _after(Path(config.output) / stage, step_of(chosen))
+    if later:
+        raise StorageError(
+            f"{later[-1]} is later than {chosen.name}",
+            "go on from it with --resume latest, choose another --output, or pass --overwrite to remove it",
+        )
+
+
+def _check_not_in_dataset(config: TrainConfig) -> None:
+    """Refuse an OUTPUT whose sample sheets would be pictures of the dataset in the next run."""
+    if Path(config.output).resolve().is_relative_to(Path(config.dataset).resolve()):
+        where = f"--output {config.output} is in the dataset {config.dataset}"
+        raise UsageError(f"{where}, which would grow by its sample sheets", "choose one outside of it")
 
 
 def _check_handoff(path: Path, overwrite: bool) -> None:

@@ -25,7 +25,7 @@ from t2i.dataset import batch_rows
 from t2i.devices import DTYPES, has_bf16_cpu, pick_device
 from t2i.errors import Interrupted, ModelError
 from t2i.methods import METHODS, Method, TrainingData
-from t2i.training.folder import CHECKPOINTS, SETTINGS, clear_stage, is_done, mark_done
+from t2i.training.folder import CHECKPOINTS, SETTINGS, clear_after, clear_stage, goes_on, is_done, mark_done
 from t2i.training.metrics import open_log
 from t2i.training.processes import Team
 from t2i.training.resuming import (
@@ -86,7 +86,9 @@ class Stage:
             while self.step < self.total and self._one_step()["halt"] == 0:
                 pass
             return
-        if self.config.resume is None:
+        if goes_on(self.config, self.name):
+            clear_after(self.folder, self.step)
+        else:
             clear_stage(self.folder)
         durable.write_json(self.folder / SETTINGS, self.config.to_dict())
         log = open_log(self.folder, self.step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from small_run import small_config
 
 from t2i import checkpoints
-from t2i.checkpoints import Handoff, save_handoff
+from t2i.checkpoints import Handoff, list_checkpoints, save_handoff, step_of
 from t2i.config import TrainConfig
 from t2i.errors import DatasetError, ModelError, StorageError, T2IError
 from t2i.training import train
@@ -51,6 +52,8 @@ FOREIGN = {
 def test_what_no_training_made_is_not_replaced(
     tmp_path: Path, method: str, name: str, resume: str | None
 ) -> None:
+    if method == "scratch":
+        resume = None  # a checkpoint is of one stage
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text('{"_class_name": "UNet2DConditionModel"}')
@@ -190,6 +193,7 @@ def test_a_handoff_of_another_stage_or_shape_is_refused_before_the_work(tmp_path
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
+        ({"resume": "runs/a/vae/checkpoints/checkpoint-00000003"}, "--resume CHECKPOINT continues one stage"),
         ({"compile": True, "method": "clip"}, "--compile: the clip stage has nothing to compile"),
         ({"text_width": 10, "text_heads": 4}, "--text-width 10: must be a multiple of --text-heads 4"),
         (
@@ -274,6 +278,36 @@ def test_a_checkpoint_of_another_stage_is_told(shapes: Path, vae_run: Path, tmp_
     path = vae_run / "vae" / "checkpoints" / "checkpoint-00000006"
     with pytest.raises(ModelError, match="is a checkpoint of vae, this run trains clip"):
         list(train(small_config(shapes, tmp_path / "run", method="clip", resume=str(path))))
+
+
+def test_another_course_never_mixes_with_the_checkpoints_that_are_there(
+    shapes: Path, vae_run: Path, tmp_path: Path
+) -> None:
+    """Else `--resume latest` would later go on from what the newer run did not do."""
+    output = Path(shutil.copytree(vae_run, tmp_path / "run"))
+    folder = output / "vae" / "checkpoints"
+    first, last = list_checkpoints(folder)[0], list_checkpoints(folder)[-1]
+    assert first != last
+    elsewhere = vae_run / "vae" / "checkpoints" / first.name
+    for path, told in ((first, f"{last} is later than {first.name}"), (elsewhere, "already holds a run")):
+        with pytest.raises(StorageError, match=re.escape(told)):
+            list(train(small_config(shapes, output, method="vae", resume=str(path), learning_rate=0.05)))
+    for path in (first, elsewhere):
+        steps = step_of(first) + 1
+        again = small_config(
+            shapes, output, method="vae", resume=str(path), overwrite=True, max_train_steps=steps
+        )
+        list(train(again))
+        assert step_of(list_checkpoints(folder)[-1]) == steps
+        assert json.loads((output / "vae" / "done.json").read_text())["step"] == steps
+        shutil.rmtree(output)
+        shutil.copytree(vae_run, output)
+
+
+def test_a_folder_inside_the_dataset_is_refused(shapes: Path) -> None:
+    with pytest.raises(T2IError, match="is in the dataset") as caught:
+        next(train(small_config(shapes, shapes / "runs" / "train", method="vae")))
+    assert caught.value.exit_code == 2 and not (shapes / "runs").exists()
 
 
 def test_overwrite_trains_anew_and_leaves_what_no_training_writes(
