@@ -190,6 +190,6 @@ def _exists(path: Path) -> bool:
         StorageError: Its folder may not be entered, or the name is too long.
     """
     try:
-        return path.exists()
+        return path.exists() or path.is_symlink()  # a link that leads nowhere is in the way too
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}") from error

@@ -104,6 +104,9 @@ def test_existing_files_are_kept(tmp_path: Path) -> None:
     (tmp_path / "a-dog-riding-5.png").touch()
     with pytest.raises(StorageError, match="already exists"):
         names(f"{tmp_path}/x.png", 5)
+    (tmp_path / "link.png").symlink_to("nowhere.png")
+    with pytest.raises(StorageError, match="already exists"):
+        names(f"{tmp_path}/link.png", 5)
     with pytest.raises(StorageError, match="already exists"):
         names(f"{tmp_path}/{{slug}}-{{seed}}.png", 5)
     assert names(f"{tmp_path}/x.png", 5, overwrite=True) == [f"{tmp_path}/x.png"]
