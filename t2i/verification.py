@@ -64,7 +64,7 @@ def verify(path: Path, model: str | None = None, device: str | None = None) -> V
 
     Raises:
         StorageError: No recipe, or a damaged picture.
-        ModelError: The model is not here.
+        ModelError: The model is not here, or what is there is none.
     """
     from t2i import pipeline, weights
 
@@ -80,7 +80,8 @@ def verify(path: Path, model: str | None = None, device: str | None = None) -> V
         picture = pipeline.redraw(recipe, loaded, runtime, hashes)
     except Exception as error:  # a changed file may break loading and drawing in any way
         files = _files_now(source, recorded)
-        changed = () if files is None else compare_files(recorded, weights.hash_files(files, fresh=True))
+        # Where no file is, there is another thing than a model that has changed.
+        changed = compare_files(recorded, weights.hash_files(files, fresh=True)) if files else ()
         if not changed:
             raise
         failure = error.message if isinstance(error, T2IError) else f"{type(error).__name__}: {error}"

@@ -125,6 +125,14 @@ def test_missing_and_new_files_are_named(
     assert compare_files({"a": "1", "b": "2"}, {"b": "3", "c": "4"}) == ("a (missing)", "b", "c (new)")
 
 
+def test_a_folder_that_is_no_model_is_not_called_a_changed_one(drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "model").mkdir(parents=True)
+    (tmp_path / "runs" / "model" / "model_index.json").write_text("{}")
+    with pytest.raises(ModelError) as caught:
+        verify(drawn / "1.png", str(tmp_path / "runs"))
+    assert caught.value.hint == f"did you mean {tmp_path / 'runs' / 'model'}?"
+
+
 def test_edited_pixels_are_seen(drawn: Path, tiny_pocket: Path, tmp_path: Path) -> None:
     recipe = images.read_recipe(drawn / "1.png")
     pixels = images.read_pixels(drawn / "1.png")
