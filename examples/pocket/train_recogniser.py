@@ -1,7 +1,7 @@
 """Train the judge of version 1 on fresh renderings and write its weights and figures.
 
     python examples/pocket/train_recogniser.py --work work/recogniser-v1
-    python examples/pocket/train_recogniser.py --work /tmp/quick --quick      ten glyphs, a minute
+    python examples/pocket/train_recogniser.py --work runs/quick --quick      ten glyphs, a minute
 
 Its training scenes hold every combination, those held out from pocket included, and no picture that pocket
 made; nothing of it flows back into pocket. WORK keeps the renderings, a log and a checkpoint: the same
