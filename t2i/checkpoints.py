@@ -94,16 +94,26 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, list[Path]]:
     return None, torn
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """The groups and the state that `save_checkpoint` wrote.
+def load_state(path: Path) -> dict[str, Any]:
+    """The state that `save_checkpoint` wrote, after all of the checkpoint has been verified.
 
     Raises:
         ModelError: Not a checkpoint, or a file differs from the manifest.
     """
     if not verify_checkpoint(path):
         raise ModelError(f"{path} is not a whole checkpoint", "use --resume latest for the newest whole one")
-    groups = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
-    return groups, json.loads((path / "state.json").read_text())
+    state: dict[str, Any] = json.loads((path / "state.json").read_text())
+    return state
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """The groups and the state that `save_checkpoint` wrote.
+
+    Raises:
+        ModelError: As `load_state`.
+    """
+    state = load_state(path)
+    return {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}, state
 
 
 def sweep_temporaries(folder: Path) -> None:

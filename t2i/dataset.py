@@ -22,11 +22,13 @@ import torch
 from torch import Tensor
 
 from t2i import durable
-from t2i.errors import DatasetError
+from t2i.errors import DatasetError, ModelError
+from t2i.hashes import hash_files
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP")
 PIXEL_LIMIT = 64_000_000
+HASHES = "hashes.json"
 CAMERA_WORDS = {
     "img",
     "image",
@@ -196,23 +198,38 @@ def decode(file: Path, resolution: int) -> np.ndarray:
     return np.asarray(square).transpose(2, 0, 1)
 
 
-def dataset_key(folder: ImageFolder, resolution: int) -> str:
-    """A name for the decoded pictures: changes with any file's name, size or time, and the resolution."""
-    digest = hashlib.sha256(f"pixels-1 {resolution}\n".encode())
+def dataset_key(folder: ImageFolder, resolution: int, cache: Path) -> str:
+    """A name for the decoded pictures: changes with any file's bytes, their order and the resolution.
+
+    A copy of the dataset has the same name. A file whose size and times are as remembered is not read again.
+
+    Raises:
+        DatasetError: A picture cannot be read.
+    """
+    files = {str(example.file): example.file for example in folder.examples}
+    try:
+        hashes = hash_files(files, cache / HASHES)
+    except ModelError as error:
+        raise DatasetError(f"picture {error.message}") from error
+    digest = hashlib.sha256(f"pixels-2 {resolution}\n".encode())
     for example in folder.examples:
-        status = example.file.stat()
-        name = example.file.relative_to(folder.root).as_posix()
-        digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        digest.update(f"{hashes[str(example.file)]}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def load_pixels(folder: ImageFolder, resolution: int, cache: Path) -> np.ndarray:
+def load_pixels(folder: ImageFolder, resolution: int, cache: Path, key: str) -> np.ndarray:
     """All pictures, decoded once.
+
+    Args:
+        folder: From `read_folder`.
+        resolution: Side of the decoded pictures.
+        cache: Folder for what is computed once.
+        key: Their `dataset_key`.
 
     Returns:
         uint8, (N, 3, resolution, resolution), mapped from a file in `cache`.
     """
-    path = cache / f"pixels-{dataset_key(folder, resolution)}.npy"
+    path = cache / f"pixels-{key}.npy"
     files = [example.file for example in folder.examples]
 
     def decoded() -> Iterator[np.ndarray]:

@@ -235,6 +235,18 @@ class UpcastAttention:
         return output / attn.rescale_output_factor
 
 
+def trains_in_bf16(mixed_precision: str, device: torch.device) -> bool:
+    """Whether a training computes in bf16: where asked, or on "auto" where that is faster than fp32.
+
+    Faster are GPUs that have it and CPUs with AVX-512 BF16 or AMX.
+    """
+    if mixed_precision != "auto":
+        return mixed_precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type == "cpu" and has_bf16_cpu()
+
+
 def has_bf16_cpu() -> bool:
     """Whether oneDNN has bf16 kernels for this CPU."""
     try:

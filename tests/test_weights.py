@@ -17,8 +17,9 @@ from original_layout import write_original
 from tiny_models import EOS, WORDS, make_text_encoder, make_tokenizer, make_unet, make_vae
 
 from t2i.catalog import MODELS, find_model, nearest_models
-from t2i.errors import ModelError, StorageError
+from t2i.errors import ModelError, StorageError, UsageError
 from t2i.families.prompts import prompt_chunks
+from t2i.schedulers import find_row
 from t2i.weights import fetch_model, hash_files, load_model, load_vocabulary, resolve_model, save_folder
 from t2i.weights.layout import read_layout
 from t2i.weights.safety import Header, read_header
@@ -88,6 +89,39 @@ def test_names_mean_what_they_look_like(tmp_path, tiny_sd1):
     assert resolve_model(str(tmp_path / "m.safetensors")).kind == "file"
 
 
+def test_hints_are_sentences():
+    with pytest.raises(ModelError) as caught:
+        resolve_model("zzzzzz")
+    assert caught.value.hint.endswith("sdxl, sdxl-turbo. A Hub id has the form owner/name")
+    with pytest.raises(UsageError) as caught:
+        find_row("zzzzzz")
+    assert caught.value.hint.endswith("lcm, lms; `t2i schedulers` lists all")
+
+
+def test_a_model_is_named_in_errors_as_the_person_called_it(tiny_sd1, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path(shutil.copytree(tiny_sd1, "runs/mine/model"))
+
+    def refusal(name=str(folder)):
+        with pytest.raises(ModelError) as caught:
+            load_model(resolve_model(name))
+        return caught.value.message
+
+    config = folder / "unet" / "config.json"
+    kept = config.read_text()
+    config.write_text(json.dumps({**json.loads(kept), "in_channels": 9}))
+    assert refusal().startswith("runs/mine/model: the UNet takes 9 channels")
+    config.write_text("{")
+    assert refusal() == "runs/mine/model/unet/config.json is damaged: not valid JSON"
+    assert refusal(str(tmp_path / folder)).startswith(str(tmp_path / config))
+    config.write_text(kept)
+    monkeypatch.setattr("t2i.weights.loading.load_tokenizer", lambda *_: (range(10**6), []))
+    assert refusal().startswith("runs/mine/model: the tokenizer has 1000000 tokens")
+    assert refusal("runs/mine") == "runs/mine is not a Diffusers model folder"
+    (tmp_path / "runs" / "x.safetensors").write_bytes(b"x" * 40)
+    assert refusal("./runs/x.safetensors") == "runs/x.safetensors is not a safetensors file"
+
+
 def test_a_training_folder_names_the_model_in_it(tmp_path, tiny_pocket):
     (tmp_path / "runs").mkdir()
     with pytest.raises(ModelError) as caught:
@@ -109,6 +143,16 @@ def test_a_vocabulary_is_that_of_the_whole_model(name, request, monkeypatch):
     assert words == parts.known_words and bool(words) == (name == "pocket")
     for text in ("a red dog", "", "zebra " * 40):
         assert prompt_chunks(tokenizer, text) == prompt_chunks(parts.tokenizers[0], text)
+
+
+def test_a_model_of_the_hub_is_named_by_its_id(tiny_sd1, tmp_path, monkeypatch):
+    commit = tmp_path / ("b" * 40)
+    shutil.copytree(tiny_sd1, commit)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(commit))
+    config = commit / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "num_class_embeds": 4}))
+    with pytest.raises(ModelError, match=r"^someone/tiny: the UNet wants class labels"):
+        load_model(resolve_model("someone/tiny", offline=True))
 
 
 def test_offline_says_what_to_do(no_network):
@@ -526,7 +570,7 @@ def test_hashes_are_remembered_until_a_file_changes(tmp_path, monkeypatch):
     file, cache = tmp_path / "weights", tmp_path / "cache" / "hashes.json"
     file.write_bytes(b"one")
     assert hash_files({"w": file}, cache) == {"w": hashlib.sha256(b"one").hexdigest()}
-    monkeypatch.setattr("t2i.weights.hashes.sha256_file", lambda path: "read again")
+    monkeypatch.setattr("t2i.hashes.sha256_file", lambda path: "read again")
     assert hash_files({"w": file}, cache)["w"] != "read again"
     assert hash_files({"w": file}, cache, fresh=True)["w"] == "read again"
     file.write_bytes(b"two!")
@@ -546,5 +590,5 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
     (tmp_path / "file").write_bytes(b"one")
     (tmp_path / "block").write_bytes(b"")
     assert hash_files({"w": tmp_path / "file"}, tmp_path / "block" / "hashes.json")
-    with pytest.raises(ModelError, match="w cannot be read"):
+    with pytest.raises(ModelError, match="gone cannot be read"):
         hash_files({"w": tmp_path / "gone"}, tmp_path / "h.json")

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from backgrounds import CONTENT, FLAT
 from glyphs import all_concepts
 
+TEN = frozenset(("dog", "cat", "rabbit", "panda", "trumpet", "guitar", "car", "bicycle", "red apple", "rose"))
+"""What the ten-glyph font of the tests draws."""
+
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
@@ -54,6 +57,12 @@ MIXTURES = {
             "watercolour": 0.015,
             "neon": 0.015,
         },
+    ),
+    "quick": Mixture(
+        kinds={"single": 1.0},
+        concepts=TEN,
+        backgrounds=dict.fromkeys(FLAT, 1.0),
+        styles={},
     ),
 }
 """Every mixture but version 0's, which `scenes.KIND_WEIGHTS` holds."""

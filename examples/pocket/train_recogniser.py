@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from glyphs import DEFAULT_FONT, GlyphSource
 from judging import judge_plans
-from mixtures import MIXTURES, Mixture
+from mixtures import MIXTURES, TEN, Mixture
 from recogniser_examples import UNKNOWN, Examples, Targets, examples, targets_of
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -39,7 +39,6 @@ from t2i.evaluation.recogniser_networks import Answers
 
 FOLDER = ASSETS / "recogniser-v1"
 TEN_FONT = Path(__file__).parents[2] / "tests" / "pocket" / "ten-glyphs.ttf"
-TEN = frozenset(("dog", "cat", "rabbit", "panda", "trumpet", "guitar", "car", "bicycle", "red apple", "rose"))
 WOBBLE_PX = 1.2  # at 64 px
 WARM_UP = 0.05  # share of the steps
 SHARES = {"centres": 1.0, "concepts": 1.0, "colours": 0.5, "background": 0.2, "style": 0.2}

@@ -72,7 +72,7 @@ class TrainConfig(Config):
     )
     save_handoff: str | None = option(
         None,
-        "also write a small handoff file (at most 60 MiB) at each checkpoint, to carry the run elsewhere",
+        "also write a small handoff file (at most 60 MiB) at each checkpoint, to carry the stage elsewhere",
     )
     log_steps: int = option(10, "steps between lines in metrics.jsonl", low=1, high=1_000_000)
     sample_steps: int = option(500, "steps between sample sheets", low=1, high=1_000_000)
@@ -88,6 +88,18 @@ class TrainConfig(Config):
     freeze_encoder: bool = option(
         False,
         "the vae stage learns the decoder only, so that latents, and a UNet trained on them, stay valid",
+    )
+    grow_vae: bool = option(
+        False,
+        "build the VAE of --vae-channels and --latent-channels and take over every layer of --model's VAE "
+        "that has the same place, counted from the pixels, and shape",
+    )
+    vae_crop: int | None = option(
+        None,
+        "the vae stage learns from random square cuttings of this side; default: whole pictures",
+        low=8,
+        high=1024,
+        unit="pixels",
     )
     kl_weight: float = option(1e-3, "weight of the KL term (mean over latent values)", low=0, high=1)
     edge_weight: float = option(0.5, "weight of the L1 difference of neighbouring pixels", low=0, high=100)
@@ -137,10 +149,20 @@ class TrainConfig(Config):
                 "--handoff continues one stage, and --method scratch trains several",
                 "give the --method of the run that wrote it: vae, clip or unet",
             )
+        if self.save_handoff is not None and self.method == "scratch":
+            raise UsageError(
+                "--save-handoff carries one stage, and --method scratch trains several",
+                "give the --method of the stage that is to be carried: vae, clip or unet",
+            )
         if self.resume not in (None, "latest") and self.method == "scratch":
             raise UsageError(
                 "--resume CHECKPOINT continues one stage, and --method scratch trains several",
                 "give --resume latest, or the --method of the checkpoint: vae, clip or unet",
+            )
+        if self.grow_vae and (self.model is None or self.freeze_encoder):
+            raise UsageError(
+                "--grow-vae takes layers over from a VAE and trains the whole",
+                "give --model a folder with a vae, and leave --freeze-encoder out",
             )
         if self.compile and self.method == "clip":
             raise UsageError("--compile: the clip stage has nothing to compile", "leave it out")
@@ -161,6 +183,11 @@ class TrainConfig(Config):
                 f"--resolution {self.resolution}: {len(self.vae_channels)} --vae-channels shrink pictures by "
                 f"{shrink}, so it must be a multiple of {shrink}",
                 "change either",
+            )
+        if self.vae_crop is not None and (self.vae_crop % shrink or self.vae_crop > self.resolution):
+            raise UsageError(
+                f"--vae-crop {self.vae_crop}: a multiple of {shrink} and at most --resolution "
+                f"{self.resolution} is needed"
             )
         if self.text_width % self.text_heads:
             raise UsageError(

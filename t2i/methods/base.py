@@ -41,6 +41,8 @@ class Method(Protocol):
     default_learning_rate: ClassVar[float]
     shares_batches: ClassVar[bool]  # the gradient of a batch is the mean of the gradients of its parts
     results: ClassVar[tuple[str, ...]]  # what the stage writes in the run folder when it ends
+    builds_on: ClassVar[tuple[str, ...]]  # parts that must be there, trained
+    goes_on_with: ClassVar[tuple[str, ...]]  # parts of a start model that it trains on instead of new ones
 
     def __init__(
         self, config: TrainConfig, data: TrainingData, start: Mapping[str, Any], device: torch.device

@@ -37,6 +37,8 @@ class TrainCLIP:
     default_learning_rate: ClassVar[float] = 1e-3
     shares_batches: ClassVar[bool] = False  # every caption is contrasted with the whole batch
     results: ClassVar[tuple[str, ...]] = ("parts/clip", "parts/text_encoder", "parts/tokenizer")
+    builds_on: ClassVar[tuple[str, ...]] = ()
+    goes_on_with: ClassVar[tuple[str, ...]] = ("tokenizer", "text_encoder")
 
     def __init__(
         self, config: TrainConfig, data: TrainingData, start: Mapping[str, Any], device: torch.device
@@ -59,6 +61,10 @@ class TrainCLIP:
         return {"tokenizer": self.tokenizer}
 
     def notices(self) -> list[str]:
+        if not any(self.data.captions):
+            return [
+                "no captions to learn from: the text encoder is saved untrained, for a model without prompts"
+            ]
         return cut_captions(self.tokenizer, self.data.captions, self.tokens)
 
     def similarity(self, rows: np.ndarray) -> Tensor:

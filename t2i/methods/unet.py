@@ -21,6 +21,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from t2i import diffusion
 from t2i.config import TrainConfig
 from t2i.dataset import cached_table, to_pixels
+from t2i.devices import trains_in_bf16
 from t2i.errors import ModelError
 from t2i.guidance import classifier_free_guidance
 from t2i.methods.base import TrainingData, norm_groups, update_digest
@@ -41,11 +42,13 @@ class TrainUNet:
     default_learning_rate: ClassVar[float] = 1e-3
     shares_batches: ClassVar[bool] = True
     results: ClassVar[tuple[str, ...]] = ("model",)
+    builds_on: ClassVar[tuple[str, ...]] = ("vae", "text_encoder", "tokenizer")
+    goes_on_with: ClassVar[tuple[str, ...]] = ("unet",)
 
     def __init__(
         self, config: TrainConfig, data: TrainingData, start: Mapping[str, Any], device: torch.device
     ) -> None:
-        for part in ("vae", "text_encoder", "tokenizer"):
+        for part in self.builds_on:
             if part not in start:
                 raise ModelError(
                     f"--method unet needs a trained {part}, and the start model has none",
@@ -74,7 +77,8 @@ class TrainUNet:
         self._unet_in_training = compiled(self.unet) if config.compile else self.unet
         self.tokens = tokenize(self.tokenizer, data.captions)  # (N, L)
         self.no_caption = tokenize(self.tokenizer, [""])  # (1, L)
-        self.latents = cached_latents(self.vae, data, device)  # (N, C, h, w), float16
+        bf16 = trains_in_bf16(config.mixed_precision, device)
+        self.latents = cached_latents(self.vae, data, device, bf16)  # (N, C, h, w), float16
         betas = diffusion.scaled_linear_betas()
         self.alphas_cumprod = diffusion.alphas_cumprod(betas, config.zero_terminal_snr)
 
@@ -203,24 +207,44 @@ def sheet_captions(captions: Sequence[str], count: int = 32) -> list[str]:
 
 
 @torch.no_grad()
-def cached_latents(vae: AutoencoderKL, data: TrainingData, device: torch.device) -> np.ndarray:
+def cached_latents(
+    vae: AutoencoderKL, data: TrainingData, device: torch.device, bf16: bool = False
+) -> np.ndarray:
     """Posterior means of every picture, times the scaling factor, computed once.
 
+    Args:
+        vae: Left as it came.
+        data: The pictures.
+        device: Where `vae` is.
+        bf16: Encode in bfloat16: four times as fast on a CPU with AMX, half a percent of noise in latents.
+
     Returns:
-        float16, (N, C, h, w), mapped from a file whose name depends on the pictures and the VAE's weights.
+        float16, (N, C, h, w), mapped from a file whose name depends on the pictures, the arithmetic and the
+        weights that encode: a decoder that learned more leaves latents as they were.
     """
-    digest = hashlib.sha256(data.key.encode())
-    update_digest(digest, vae.state_dict())
+    digest = hashlib.sha256(data.key.encode() + (b"bf16" if bf16 else b""))
+    encodes = ("encoder.", "quant_conv.")
+    update_digest(
+        digest, {name: value for name, value in vae.state_dict().items() if name.startswith(encodes)}
+    )
     path = data.cache / f"latents-{digest.hexdigest()[:16]}.npy"
+    memory_format = torch.channels_last if bf16 else torch.contiguous_format
+    vae.encoder.to(memory_format=memory_format)
 
     def encode(chunk: np.ndarray) -> np.ndarray:
-        means = vae.encode(to_pixels(data.pixels, chunk).to(device)).latent_dist.mode()
+        pixels = to_pixels(data.pixels, chunk).to(device, memory_format=memory_format)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            means = vae.encode(pixels).latent_dist.mode().float()
         return (means * vae.config.scaling_factor).to(torch.float16).cpu().numpy()
 
+    size = 16 if device.type == "cpu" else 128  # what one core's cache holds is encoded half as fast again
+
     def encoded() -> Iterator[np.ndarray]:
-        for chunk in np.array_split(np.arange(len(data.pixels)), max(1, len(data.pixels) // 128)):
+        for chunk in np.array_split(np.arange(len(data.pixels)), max(1, len(data.pixels) // size)):
             yield encode(chunk)
 
     side = data.pixels.shape[-1] // 2 ** (len(vae.config.block_out_channels) - 1)
     shape = (len(data.pixels), vae.config.latent_channels, side, side)
-    return cached_table(path, shape, np.float16, encoded)
+    latents = cached_table(path, shape, np.float16, encoded)
+    vae.encoder.to(memory_format=torch.contiguous_format)
+    return latents

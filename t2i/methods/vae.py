@@ -6,6 +6,7 @@ posterior from N(0, I) (Kingma & Welling 2013, arXiv:1312.6114, eq. 10), average
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,23 +32,21 @@ class TrainVAE:
     default_learning_rate: ClassVar[float] = 1e-3
     shares_batches: ClassVar[bool] = True
     results: ClassVar[tuple[str, ...]] = ("parts/vae",)
+    builds_on: ClassVar[tuple[str, ...]] = ()
+    goes_on_with: ClassVar[tuple[str, ...]] = ("vae",)
 
     def __init__(
         self, config: TrainConfig, data: TrainingData, start: Mapping[str, Any], device: torch.device
     ) -> None:
         self.config, self.data, self.device = config, data, device
-        levels = len(config.vae_channels)
-        self.vae: AutoencoderKL = start.get("vae") or AutoencoderKL(
-            block_out_channels=config.vae_channels,
-            down_block_types=("DownEncoderBlock2D",) * levels,
-            up_block_types=("UpDecoderBlock2D",) * levels,
-            layers_per_block=1,
-            latent_channels=config.latent_channels,
-            norm_num_groups=norm_groups(config.vae_channels),
-            sample_size=config.resolution,
-            scaling_factor=1.0,
-            mid_block_add_attention=False,
-        )
+        given: AutoencoderKL | None = start.get("vae")
+        self._taken: tuple[int, int] | None = None
+        if given is None or config.grow_vae:
+            self.vae = build_vae(config)
+            if given is not None:
+                self._taken = take_over(self.vae, given)
+        else:
+            self.vae = given
         self.vae.to(device).train().requires_grad_(True)  # a part from another stage may come frozen
         if config.freeze_encoder:
             self.vae.encoder.requires_grad_(False)
@@ -65,10 +64,15 @@ class TrainVAE:
         return {"encoder": self.vae.encoder, "quant_conv": self.vae.quant_conv}
 
     def notices(self) -> list[str]:
-        return []
+        if self._taken is None:
+            return []
+        return ["{} of {} weights taken over from the start model's VAE".format(*self._taken)]
 
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        pixels = to_pixels(self.data.pixels, rows).to(self.device)  # (B, 3, H, W)
+        pixels = to_pixels(self.data.pixels, rows)  # (B, 3, H, W)
+        if self.config.vae_crop is not None:
+            pixels = random_crops(pixels, self.config.vae_crop, generator)
+        pixels = pixels.to(self.device)
         posterior = DiagonalGaussianDistribution(self.vae.quant_conv(self._encoder(pixels)))
         noise = torch.randn(posterior.mean.shape, generator=generator).to(self.device)
         latents = posterior.mean + posterior.std * noise
@@ -93,6 +97,70 @@ class TrainVAE:
         if not self.config.freeze_encoder:
             standardise_latents(self.vae, self.data.pixels, self.device)
         return {"vae": self.vae}
+
+
+def build_vae(config: TrainConfig) -> AutoencoderKL:
+    """A VAE of the asked widths with random weights."""
+    levels = len(config.vae_channels)
+    return AutoencoderKL(
+        block_out_channels=config.vae_channels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        layers_per_block=1,
+        latent_channels=config.latent_channels,
+        norm_num_groups=norm_groups(config.vae_channels),
+        sample_size=config.resolution,
+        scaling_factor=1.0,
+        mid_block_add_attention=False,
+    )
+
+
+@torch.no_grad()
+def take_over(vae: AutoencoderKL, given: AutoencoderKL) -> tuple[int, int]:
+    """Copy the layers two VAEs share: same place, counted from the pixels, and same shape.
+
+    What edges and colours look like is known then, and only the new inner level has to be learned (growing
+    networks: Karras et al. 2017, arXiv:1710.10196).
+
+    Args:
+        vae: Changed in place.
+        given: What to copy from; unchanged.
+
+    Returns:
+        How many of `vae`'s weight tensors were copied, and how many there are.
+    """
+    deeper = len(vae.config["block_out_channels"]) - len(given.config["block_out_channels"])
+    wanted = vae.state_dict()
+    taken = {}
+    for name, value in given.state_dict().items():
+        # The decoder counts its levels from the latents: the same distance from the pixels is further on.
+        place = re.sub(r"^(decoder\.up_blocks\.)(\d+)", lambda at: f"{at[1]}{int(at[2]) + deeper}", name)
+        if place in wanted and wanted[place].shape == value.shape:
+            taken[place] = value
+    vae.load_state_dict(taken, strict=False)
+    return len(taken), len(wanted)
+
+
+def random_crops(pixels: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """One square cutting of each picture, anywhere in it.
+
+    Args:
+        pixels: (B, 3, H, W).
+        side: Height and width of the cuttings, pixels, at most H and W.
+        generator: Decides where.
+
+    Returns:
+        (B, 3, side, side).
+    """
+    count, _, height, width = pixels.shape
+    tops = torch.randint(height - side + 1, (count,), generator=generator).tolist()
+    lefts = torch.randint(width - side + 1, (count,), generator=generator).tolist()
+    return torch.stack(
+        [
+            picture[:, top : top + side, left : left + side]
+            for picture, top, left in zip(pixels, tops, lefts, strict=True)
+        ]
+    )
 
 
 def edge_difference(rebuilt: Tensor, pixels: Tensor) -> Tensor:

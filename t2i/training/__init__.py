@@ -8,13 +8,14 @@ from pathlib import Path
 
 from t2i import checkpoints
 from t2i.config import TrainConfig
-from t2i.dataset import dataset_key, load_pixels, read_folder
+from t2i.dataset import ImageFolder, dataset_key, load_pixels, read_folder
 from t2i.methods import METHODS, TrainingData
 from t2i.training.folder import check_folder, stages_of, why_done
-from t2i.training.processes import Team, team
+from t2i.training.processes import Team, check_processes, team
 from t2i.training.resuming import dataset_digest
-from t2i.training.session import locked, stop_signals
+from t2i.training.session import CACHE, locked, stop_signals
 from t2i.training.stage import Progress, Stage, planned_steps
+from t2i.training.start import check_start
 
 __all__ = ["Progress", "Stage", "train"]
 
@@ -22,10 +23,13 @@ __all__ = ["Progress", "Stage", "train"]
 def train(config: TrainConfig) -> Iterator[Progress]:
     """Run the stages of a config, yielding progress; the model ends up in OUTPUT/model.
 
+    What can be refused without decoding a picture is refused before anything is written.
+
     The run folder holds, per stage, `config.json`, `metrics.jsonl`, `samples/` and `checkpoints/`, and in
     `parts/` the finished stages in fp32.
 
     Raises:
+        UsageError: No such device here, or a batch that the processes cannot share.
         DatasetError: The dataset cannot be used.
         StorageError: The run folder is taken, full or forbidden, or holds what would be replaced.
         ModelError: A part that a stage needs is missing, or the loss is no longer finite.
@@ -33,29 +37,34 @@ def train(config: TrainConfig) -> Iterator[Progress]:
     """
     output = Path(config.output)
     check_folder(config)
+    check_processes(config)
+    check_start(config)
+    folder = read_folder(Path(config.dataset), config.captions)
     with locked(output), stop_signals() as stopped:
         checkpoints.sweep_temporaries(output)
         with team(config) as processes:
-            yield from run_stages(config, processes, stopped)
+            yield from run_stages(config, folder, processes, stopped)
 
 
-def run_stages(config: TrainConfig, processes: Team, stopped: threading.Event) -> Iterator[Progress]:
+def run_stages(
+    config: TrainConfig, folder: ImageFolder, processes: Team, stopped: threading.Event
+) -> Iterator[Progress]:
     """The stages of a run, in one of its processes.
 
     Args:
         config: The run.
+        folder: Its pictures and captions.
         processes: This process's place among those that train together.
         stopped: Set when the run shall end after the present step.
     """
-    folder = read_folder(Path(config.dataset), config.captions)
-    output = Path(config.output)
+    cache = Path(config.output) / CACHE
     stages = stages_of(config)
     pictures = f"{len(folder.examples)} pictures, captions: {folder.caption_source}"
     yield Progress(stages[0], 0, 0, notice=pictures)
     with processes.leader_first():
-        pixels = load_pixels(folder, config.resolution, output / "cache")
-    key = dataset_key(folder, config.resolution)
-    data = TrainingData(pixels, folder.captions(), output / "cache", key)
+        key = dataset_key(folder, config.resolution, cache)
+        pixels = load_pixels(folder, config.resolution, cache, key)
+    data = TrainingData(pixels, folder.captions(), cache, key)
     pictures_and_captions = dataset_digest(data)
     noticed: set[str] = set()
     for stage in stages:

@@ -15,9 +15,10 @@ from t2i.config import TrainConfig
 from t2i.errors import ModelError, StorageError, UsageError
 from t2i.methods import METHODS, SCRATCH
 from t2i.naming import check_free
-from t2i.training.resuming import changed_settings, read_handoff
+from t2i.training.resuming import DATA, changed_settings, read_handoff
 
 CHECKPOINTS, SETTINGS, DONE = "checkpoints", "config.json", "done.json"
+PARTS = "parts"
 OF_A_STAGE = (CHECKPOINTS, SETTINGS, DONE, "metrics.jsonl", "samples")
 
 
@@ -134,8 +135,8 @@ def why_done(config: TrainConfig, stage: str, total: int, dataset: str) -> str:
     if record is not None:
         differ = changed_settings(record.settings, config.to_dict(), stage, f"{stage} in {config.output}")
         differ = [name for name in differ if name != "max_train_steps" or step != total]
-        if record.conditions.get("dataset", dataset) != dataset:
-            differ.append("dataset")
+        if record.conditions.get(DATA, dataset) != dataset:
+            differ.append(DATA)
     without = f"; changed since, and not applied to it: {', '.join(differ)}" if differ else ""
     return f"already trained, {step} steps{without}"
 

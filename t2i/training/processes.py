@@ -59,12 +59,8 @@ class Team:
         if self.size == 1:
             return dict(figures)
         flat = torch.cat([*(value.reshape(-1) for value in gradients), torch.tensor([*figures.values()])])
-        try:
+        with _others_alive():
             dist.all_reduce(flat)
-        except RuntimeError as error:
-            raise ModelError(
-                f"a training process has died: {error}", "continue with --resume latest"
-            ) from error
         flat /= self.size
         parts = flat.split([*(value.numel() for value in gradients), len(figures)])
         for value, mean in zip(gradients, parts, strict=False):  # one part more: the figures
@@ -79,12 +75,8 @@ class Team:
         """
         if self.size == 1:
             return
-        try:
+        with _others_alive():
             dist.barrier()
-        except RuntimeError as error:
-            raise ModelError(
-                f"a training process has died: {error}", "continue with --resume latest"
-            ) from error
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
@@ -97,26 +89,44 @@ class Team:
 
 
 @contextmanager
-def team(config: TrainConfig) -> Iterator[Team]:
-    """Start the other processes of a run, and end them with it.
+def _others_alive() -> Iterator[None]:
+    """Tell what torch says of a broken connection, with places in its own source, in words for a person."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ModelError(
+            "another process of this training has failed or was killed",
+            "continue with --resume latest; where memory is short, with fewer --num-processes",
+        ) from error
+
+
+def check_processes(config: TrainConfig) -> None:
+    """Refuse a device that is not here, and processes that cannot share its work.
 
     Raises:
-        UsageError: More than one process on a GPU, or a batch that cannot be shared out evenly.
+        UsageError: Also for more than one process on a GPU, or a batch that cannot be shared out evenly.
     """
-    size = config.num_processes
+    device, size = pick_device(config.device).type, config.num_processes
     if size == 1:
-        yield Team()
         return
     if config.batch_size % size:
         raise UsageError(
             f"batch size {config.batch_size} cannot be shared by {size} processes", "choose a multiple"
         )
-    device = pick_device(config.device).type
     if device != "cpu":
         raise UsageError(
             f"--num-processes {size} is for a CPU, and this run is on {device}",
             "add --device cpu, or use one process",
         )
+
+
+@contextmanager
+def team(config: TrainConfig) -> Iterator[Team]:
+    """Start the other processes of a run that `check_processes` lets pass, and end them with it."""
+    size = config.num_processes
+    if size == 1:
+        yield Team()
+        return
     threads = torch.get_num_threads()
     share = max(1, threads // size)
     context = multiprocessing.get_context("spawn")
@@ -152,6 +162,7 @@ def _join(rank: int, size: int, meeting: Path) -> None:
 def _follow(config: TrainConfig, rank: int, threads: int, meeting: str) -> None:
     """The life of a process that does not lead."""
     from t2i import environment
+    from t2i.dataset import read_folder
     from t2i.training import run_stages
 
     for number in (signal.SIGINT, signal.SIGTERM):  # a terminal sends them to all; the leader decides
@@ -160,7 +171,8 @@ def _follow(config: TrainConfig, rank: int, threads: int, meeting: str) -> None:
     torch.set_num_threads(threads)
     try:
         _join(rank, config.num_processes, Path(meeting))
-        for _ in run_stages(config, Team(rank, config.num_processes), threading.Event()):
+        folder = read_folder(Path(config.dataset), config.captions)
+        for _ in run_stages(config, folder, Team(rank, config.num_processes), threading.Event()):
             pass
     except T2IError:
         pass  # the leader has met the same failure, or has gone, and says so

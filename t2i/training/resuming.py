@@ -28,13 +28,24 @@ RECORDED_ON_RESUME = {
 }  # fmt: skip
 # Settings that one stage alone looks at; the others may go on whatever they are.
 OF_ONE_STAGE = {
-    "vae": {"vae_channels", "latent_channels", "freeze_encoder", "kl_weight", "edge_weight"},
+    "vae": {
+        "vae_channels",
+        "latent_channels",
+        "freeze_encoder",
+        "grow_vae",
+        "vae_crop",
+        "kl_weight",
+        "edge_weight",
+    },
     "clip": {"text_width", "text_layers", "text_heads", "max_tokens", "vocabulary_size"},
     "unet": {
         "unet_channels", "unet_layers", "unet_heads", "prediction_type", "zero_terminal_snr", "snr_gamma",
         "timestep_sampling", "logit_mean", "logit_std", "caption_dropout", "train_text_encoder",
     },
 }  # fmt: skip
+
+# A condition by its own name: before it was told by content, it was "dataset" and told by the files' times.
+DATA = "pictures and captions"
 
 
 def changed_settings(
@@ -62,6 +73,20 @@ def changed_settings(
     return changed
 
 
+def check_resumable(path: Path, state: Mapping[str, Any], config: TrainConfig, stage: str) -> list[str]:
+    """`changed_settings` of a checkpoint, after a look at its stage.
+
+    Raises:
+        ModelError: It is of another stage, or made with other settings that shape the model or the data.
+    """
+    if state["stage"] != stage:
+        raise ModelError(
+            f"{path} is a checkpoint of {state['stage']}, this run trains {stage}",
+            f"give --method {state['stage']}",
+        )
+    return changed_settings(state["config"], config.to_dict(), stage)
+
+
 def dataset_digest(data: TrainingData) -> str:
     """Changes with any picture, caption or their order."""
     return hashlib.sha256("\0".join([data.key, *data.captions]).encode()).hexdigest()[:16]
@@ -78,7 +103,7 @@ def conditions_of(method: Method, data: TrainingData, precision: str, device: st
             digest.update(json.dumps(json.loads(part.backend_tokenizer.to_str())["model"]).encode())
     frozen = digest.hexdigest()[:16]
     return {
-        "dataset": dataset_digest(data),
+        DATA: dataset_digest(data),
         "frozen parts": frozen,
         "precision": precision,
         "device": device,

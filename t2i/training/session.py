@@ -10,7 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from t2i import durable
+from t2i.dataset import HASHES
 from t2i.errors import StorageError, T2IError
+
+LOCK, CACHE = ".lock", "cache"
 
 
 @contextmanager
@@ -22,7 +25,7 @@ def locked(output: Path) -> Iterator[None]:
     made = [folder for folder in (output, *output.parents) if not folder.exists()]
     try:
         output.mkdir(parents=True, exist_ok=True)
-        with open(output / ".lock", "w") as file:
+        with open(output / LOCK, "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -41,8 +44,9 @@ def locked(output: Path) -> Iterator[None]:
 
 
 def _withdraw(output: Path, made: Sequence[Path]) -> None:
-    """Remove the folders that were made, innermost first, if nothing was written in them."""
-    if not made or any(path.is_file() and path != output / ".lock" for path in output.rglob("*")):
+    """Remove the folders that were made, innermost first, if no work was written in them."""
+    of_no_use = (output / LOCK, output / CACHE / HASHES)
+    if not made or any(path.is_file() and path not in of_no_use for path in output.rglob("*")):
         return
     durable.remove(output)
     with suppress(OSError):

@@ -22,19 +22,29 @@ from torch import Tensor, nn
 from t2i import checkpoints, durable, weights
 from t2i.config import TrainConfig
 from t2i.dataset import batch_rows
-from t2i.devices import DTYPES, has_bf16_cpu, pick_device
+from t2i.devices import DTYPES, pick_device, trains_in_bf16
 from t2i.errors import Interrupted, ModelError
 from t2i.methods import METHODS, Method, TrainingData
-from t2i.training.folder import CHECKPOINTS, SETTINGS, clear_after, clear_stage, goes_on, is_done, mark_done
+from t2i.training.folder import (
+    CHECKPOINTS,
+    PARTS,
+    SETTINGS,
+    clear_after,
+    clear_stage,
+    goes_on,
+    is_done,
+    mark_done,
+)
 from t2i.training.metrics import open_log
 from t2i.training.processes import Team
 from t2i.training.resuming import (
     changed_conditions,
-    changed_settings,
+    check_resumable,
     conditions_of,
     handoff_settings,
     read_handoff,
 )
+from t2i.training.start import no_whole_checkpoint, start_parts
 
 
 @dataclass(frozen=True)
@@ -55,17 +65,15 @@ class Stage:
         self.config, self.name, self.data, self.team = config, name, data, team
         self.folder = Path(config.output) / name
         self.checkpoints = self.folder / CHECKPOINTS
-        self.parts_folder = Path(config.output) / "parts"
+        self.parts_folder = Path(config.output) / PARTS
         self.model_folder = Path(config.output) / "model"
         self.total = planned_steps(config, name, data)
         self.device = pick_device(config.device)
-        self.bf16 = config.mixed_precision == "bf16" or (
-            config.mixed_precision == "auto" and has_bf16(self.device)
-        )
+        self.bf16 = trains_in_bf16(config.mixed_precision, self.device)
         if self.bf16:
             torch.set_float32_matmul_precision("medium")
         torch.manual_seed(config.seed)  # decides the weights of new parts
-        start = self._start_parts()
+        start = start_parts(config, name)
         with team.leader_first():  # latents are computed once
             self.method: Method = METHODS[name](config, data, start, self.device)
         self.modules: nn.ModuleDict = self.method.trainable()
@@ -121,6 +129,10 @@ class Stage:
         self._export()
         if self.step >= self.total:
             mark_done(self.folder, self.step, self.exact)
+        else:
+            limit = f"--max-train-time {self.config.max_train_time:g} minutes"
+            told = f"stopped by {limit} at step {self.step} of {self.total}; train on with --resume latest"
+            yield Progress(self.name, self.step, self.total, notice=told)
         yield Progress(
             self.name,
             self.step,
@@ -262,16 +274,9 @@ class Stage:
         if newest is None:
             if config.method == "scratch" and not is_done(self.folder):
                 return  # an earlier stage was stopped before this one began
-            raise ModelError(
-                f"no whole checkpoint in {self.checkpoints}", "train anew: --overwrite, no --resume"
-            )
+            raise no_whole_checkpoint(self.checkpoints)
         groups, state = checkpoints.load_checkpoint(newest)
-        if state["stage"] != self.name:
-            raise ModelError(
-                f"{newest} is a checkpoint of {state['stage']}, this run trains {self.name}",
-                f"give --method {state['stage']}",
-            )
-        changed = changed_settings(state["config"], config.to_dict(), self.name)
+        changed = check_resumable(newest, state, config, self.name)
         other, unknown = changed_conditions(state.get("conditions", {}), self.conditions)
         changed += other
         self._put(self.parameters, groups["weights"])
@@ -332,14 +337,6 @@ class Stage:
             "height": self.config.resolution,
         }
 
-    def _start_parts(self) -> dict[str, Any]:
-        """Parts of the start model that this stage builds on or begins with."""
-        if self.config.model is not None:
-            return weights.load_parts(Path(self.config.model))
-        if self.name == "unet" and self.parts_folder.is_dir():
-            return weights.load_parts(self.parts_folder, only=("vae", "text_encoder", "tokenizer"))
-        return {}
-
     def _time_is_up(self, began: float) -> bool:
         limit = self.config.max_train_time
         return limit is not None and time.monotonic() - began > limit * 60
@@ -350,10 +347,3 @@ def planned_steps(config: TrainConfig, name: str, data: TrainingData) -> int:
     if name == "clip" and not any(data.captions):
         return 0  # an unconditional model needs a text encoder to be a whole one, not a trained one
     return METHODS[name].default_steps if config.max_train_steps is None else config.max_train_steps
-
-
-def has_bf16(device: torch.device) -> bool:
-    """True where bf16 arithmetic is faster than fp32: GPUs that have it, CPUs with AVX-512 BF16 or AMX."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return device.type == "cpu" and has_bf16_cpu()

@@ -4,13 +4,14 @@
 `hash_files` fingerprints what was read. Nothing heavy is imported before a model is loaded or saved.
 """
 
-from t2i.weights.hashes import hash_files, user_cache_folder
+from t2i.hashes import hash_files, user_cache_folder
 from t2i.weights.loading import LoadedModel, assemble, load_model, load_vocabulary
-from t2i.weights.parts import load_parts, save_parts
+from t2i.weights.parts import find_parts, load_parts, save_parts
 from t2i.weights.saving import save_folder, save_weights
 from t2i.weights.sources import ModelSource, fetch_model, resolve_model
 
 __all__ = [
-    "LoadedModel", "ModelSource", "assemble", "fetch_model", "hash_files", "load_model", "load_parts",
-    "load_vocabulary", "resolve_model", "save_folder", "save_parts", "save_weights", "user_cache_folder",
+    "LoadedModel", "ModelSource", "assemble", "fetch_model", "find_parts", "hash_files", "load_model",
+    "load_parts", "load_vocabulary", "resolve_model", "save_folder", "save_parts", "save_weights",
+    "user_cache_folder",
 ]  # fmt: skip

@@ -42,6 +42,11 @@ def inspect_model(source: ModelSource) -> Inspection:
         ModelError: Missing, unsafe, damaged, or of a kind that this version does not run.
     """
     source = fetch_model(source)
+    with source.named_in_errors():
+        return _inspect(source)
+
+
+def _inspect(source: ModelSource) -> Inspection:
     assert source.path is not None
     if source.kind == "file":
         file = read_single_file(source.path)

@@ -86,13 +86,13 @@ def read_layout(folder: Path) -> Layout:
     """
     index_path = folder / "model_index.json"
     if not os.access(folder, os.R_OK | os.X_OK):
-        raise ModelError(f"no permission to read the model folder {folder.name}")
+        raise ModelError(f"{folder}: no permission to read it")
     if not index_path.exists():
         singles = sorted(folder.glob("*.safetensors"))
-        hint = f"did you mean the file {singles[0].name} in it?" if singles else "it needs a model_index.json"
+        hint = f"did you mean the file {singles[0]}?" if singles else "it needs a model_index.json"
         if (folder / "model" / "model_index.json").exists():  # as training leaves it
             hint = f"did you mean {folder / 'model'}?"
-        raise ModelError(f"{folder.name} is not a Diffusers model folder", hint)
+        raise ModelError(f"{folder} is not a Diffusers model folder", hint)
     refuse_python_files(folder)
     index = read_config(index_path)
     pipeline = index.get("_class_name")
@@ -100,7 +100,7 @@ def read_layout(folder: Path) -> Layout:
         raise ModelError("model_index.json asks for a pipeline that is code", "t2i runs no code from a model")
     if pipeline not in PIPELINES:
         raise ModelError(
-            f"{folder.name} is a {pipeline[:80]}, which this version does not run",
+            f"{folder} is a {pipeline[:80]}, which this version does not run",
             "it runs Stable Diffusion 1, 2 and XL, and pocket",
         )
     _check_components(index)
@@ -158,8 +158,8 @@ def find_weights(folder: Path, base: str) -> Weights:
         if index.exists():
             return _sharded(folder, index, variant)
     if any(folder.glob("*.bin")) or any(folder.glob("*.ckpt")) or any(folder.glob("*.pt")):
-        raise ModelError(f"{folder.name} has its weights as pickled data only", SAFETENSORS_ONLY)
-    raise ModelError(f"{folder.name} has no weights ({base}.safetensors)", "the download may be incomplete")
+        raise ModelError(f"{folder} has its weights as pickled data only", SAFETENSORS_ONLY)
+    raise ModelError(f"{folder} has no weights ({base}.safetensors)", "the download may be incomplete")
 
 
 def family_of(pipeline: str, unet: dict[str, Any]) -> str:
@@ -252,15 +252,15 @@ def _sharded(folder: Path, index: Path, variant: str | None) -> Weights:
     values = read_config(index)
     places = values.get("weight_map")
     if not isinstance(places, dict) or not places:
-        raise ModelError(f"{folder.name}/{index.name} has no weight map")
-    names = sorted({check_file_name(name, ".safetensors", index.name) for name in places.values()})
+        raise ModelError(f"{index} has no weight map")
+    names = sorted({check_file_name(name, ".safetensors", str(index)) for name in places.values()})
     tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name in names:
         if not (folder / name).exists():
-            raise ModelError(f"{folder.name} lacks the shard {name}", "the download may be incomplete")
+            raise ModelError(f"{folder} lacks the shard {name}", "the download may be incomplete")
         header: Header = read_header(folder / name)
         tensors |= header.tensors
     lost = sorted(set(places) - set(tensors))
     if lost:
-        raise ModelError(f"{folder.name}: no shard holds {lost[0]!r}")
+        raise ModelError(f"{folder}: no shard holds {lost[0]!r}")
     return Weights(tuple(folder / name for name in names), index, variant, tensors)

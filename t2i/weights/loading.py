@@ -61,17 +61,22 @@ def load_model(
     """
     import torch
 
+    from t2i.memory import is_out_of_memory
+
     inspection = source.inspection
     number_format = dtype if dtype is not None else torch.float32
     try:
-        if isinstance(inspection.contents, SingleFile):
-            vae, parts = _single_file_parts(inspection.contents, number_format)
-        else:
-            vae, parts = _folder_parts(inspection.contents, number_format)
+        with source.named_in_errors():
+            if isinstance(inspection.contents, SingleFile):
+                vae, parts = _single_file_parts(inspection.contents, number_format)
+            else:
+                vae, parts = _folder_parts(inspection.contents, number_format)
         for network in (parts.unet, vae, *parts.text_encoders):
             network.eval().requires_grad_(False).to(device)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemory(f"{inspection.id} does not fit into memory", "try --dtype fp16 or bf16") from error
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(f"{source.shown} does not fit into memory", "try --dtype fp16 or bf16") from error
     return _loaded(
         inspection.family, parts, vae, inspection.scheduler_config, inspection.id, inspection.files,
         inspection.defaults,
@@ -89,9 +94,11 @@ def load_vocabulary(source: ModelSource) -> tuple[Any, tuple[str, ...]]:
         return file_tokenizer(contents.folder / "tokenizer"), ()
     places = contents.configs["text_encoder"].get("max_position_embeddings", 77)  # as CLIPTextConfig has it
     if not isinstance(places, int):
-        raise ModelError(f"text_encoder/config.json: max_position_embeddings = {str(places)[:80]!r}")
-    tokenizer, _ = load_tokenizer(contents.folder / "tokenizer", places)
-    return tokenizer, _known_words(contents.folder)
+        config = contents.folder / "text_encoder" / "config.json"
+        raise ModelError(f"{config}: max_position_embeddings = {str(places)[:80]!r}")
+    with source.named_in_errors():
+        tokenizer, _ = load_tokenizer(contents.folder / "tokenizer", places)
+        return tokenizer, _known_words(contents.folder)
 
 
 def assemble(
@@ -204,7 +211,7 @@ def _single_file_parts(file: SingleFile, dtype: torch.dtype) -> tuple[Any, Parts
     names = ("unet", "vae", "text_encoder", "text_encoder_2")
     for name, network in zip(names, (pipeline.unet, pipeline.vae, *encoders), strict=False):
         empty = [key for key, value in network.state_dict().items() if value.is_meta]
-        report_keys(f"{file.path.name}: {name}", empty, ())
+        report_keys(f"{file.path}: {name}", empty, ())
         network.to(dtype)
     for encoder, tokenizer in zip(encoders, tokenizers, strict=True):
         match_marks(encoder, tokenizer)
@@ -215,6 +222,8 @@ def _load_network(folder: Path, name: str, weights: Weights, dtype: torch.dtype)
     """One network by its fixed class; the class named in the folder was checked and is not used."""
     import diffusers
     import transformers
+
+    from t2i.memory import is_out_of_memory
 
     silence_loaded_libraries()
     kind = {
@@ -229,9 +238,9 @@ def _load_network(folder: Path, name: str, weights: Weights, dtype: torch.dtype)
             str(folder / name), dtype=dtype, variant=weights.variant, use_safetensors=True,
             local_files_only=True, output_loading_info=True, **options,
         )  # fmt: skip
-    except MemoryError:
-        raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"{name} cannot be loaded: {first[:200]}", "its weights and its config do not fit together"

@@ -14,10 +14,11 @@ from t2i.weights.layout import find_weights
 from t2i.weights.loading import report_keys
 from t2i.weights.safety import parse_json, read_config, regular_file_size
 from t2i.weights.saving import encoder_config, encoder_state, save_weights
-from t2i.weights.tokenizers import load_tokenizer
+from t2i.weights.tokenizers import check_tokenizer, load_tokenizer
 
 WEIGHTS = "diffusion_pytorch_model"
 TRANSFORMERS_WEIGHTS = "model"
+NETWORKS = ("vae", "text_encoder", "unet")
 
 
 def save_parts(folder: Path, parts: Mapping[str, Any]) -> None:
@@ -47,6 +48,23 @@ def save_parts(folder: Path, parts: Mapping[str, Any]) -> None:
                 save_weights(stage / f"{WEIGHTS}.safetensors", part.state_dict())
 
 
+def find_parts(folder: Path) -> set[str]:
+    """Names of the parts in `folder`, their files checked as `load_parts` does and nothing loaded.
+
+    Raises:
+        ModelError: As `load_parts`.
+    """
+    _check_folder(folder)
+    networks = {name for name in NETWORKS if (folder / name).is_dir()}
+    for name in networks:
+        _check(folder / name)
+    if not (folder / "tokenizer").is_dir():
+        return networks
+    read_config(folder / "text_encoder" / "config.json")  # says how many tokens fit
+    check_tokenizer(folder / "tokenizer")
+    return networks | {"tokenizer"}
+
+
 def load_parts(folder: Path, only: Collection[str] | None = None) -> dict[str, Any]:
     """The parts in `folder`, in fp32 on the CPU.
 
@@ -61,9 +79,8 @@ def load_parts(folder: Path, only: Collection[str] | None = None) -> dict[str, A
     from transformers import CLIPTextModel
 
     silence_loaded_libraries()
-    if not folder.is_dir():
-        raise ModelError(f"model folder {folder} is missing", "give the output folder of an earlier stage")
-    kinds = {"vae": AutoencoderKL, "text_encoder": CLIPTextModel, "unet": UNet2DConditionModel}
+    _check_folder(folder)
+    kinds = dict(zip(NETWORKS, (AutoencoderKL, CLIPTextModel, UNet2DConditionModel), strict=True))
     found: dict[str, Any] = {}
     for name, kind in kinds.items():
         if (folder / name).is_dir() and (only is None or name in only):
@@ -78,12 +95,21 @@ def load_parts(folder: Path, only: Collection[str] | None = None) -> dict[str, A
     return found
 
 
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ModelError(f"model folder {folder} is missing", "give the output folder of an earlier stage")
+
+
+def _check(folder: Path) -> None:
+    read_config(folder / "config.json")
+    find_weights(folder, TRANSFORMERS_WEIGHTS if folder.name == "text_encoder" else WEIGHTS)
+
+
 def _load(folder: Path, kind: Any) -> Any:
     """One network, after the same checks that any model's files go through."""
     import torch
 
-    read_config(folder / "config.json")
-    find_weights(folder, TRANSFORMERS_WEIGHTS if kind.__name__ == "CLIPTextModel" else WEIGHTS)
+    _check(folder)
     network, report = kind.from_pretrained(
         str(folder),
         dtype=torch.float32,
@@ -91,5 +117,5 @@ def _load(folder: Path, kind: Any) -> Any:
         local_files_only=True,
         output_loading_info=True,
     )
-    report_keys(folder.name, report["missing_keys"], report["unexpected_keys"])
+    report_keys(str(folder), report["missing_keys"], report["unexpected_keys"])
     return network

@@ -70,19 +70,17 @@ def read_header(path: Path) -> Header:
         _refuse_other_content(path, start)
         length = int.from_bytes(start[:8], "little")
         if size < 10 or length < 2 or start[8:9] != b"{":
-            raise ModelError(f"{path.name} is not a safetensors file", SAFETENSORS_ONLY)
+            raise ModelError(f"{path} is not a safetensors file", SAFETENSORS_ONLY)
         if length > HEADER_LIMIT:
-            raise ModelError(
-                f"{path.name}: its header claims {length} bytes, at most {HEADER_LIMIT} are allowed"
-            )
+            raise ModelError(f"{path}: its header claims {length} bytes, at most {HEADER_LIMIT} are allowed")
         if 8 + length > size:
-            raise ModelError(f"{path.name} is cut short inside its header", "download or copy it again")
+            raise ModelError(f"{path} is cut short inside its header", "download or copy it again")
         file.seek(8)
         text = file.read(length)
     values = parse_json(text, path)
     metadata = values.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(item, str) for item in metadata.values()):
-        raise ModelError(f"{path.name}: the metadata in its header is not text")
+        raise ModelError(f"{path}: the metadata in its header is not text")
     tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
     spans = []
     for name, entry in values.items():
@@ -92,15 +90,15 @@ def read_header(path: Path) -> Header:
     reached = 0
     for begin, end in sorted(spans):
         if begin != reached:
-            raise ModelError(f"{path.name}: its header leaves a gap or an overlap at byte {reached}")
+            raise ModelError(f"{path}: its header leaves a gap or an overlap at byte {reached}")
         reached = end
     if 8 + length + reached > size:
         raise ModelError(
-            f"{path.name} is cut short: {8 + length + reached} bytes are announced, {size} are there",
+            f"{path} is cut short: {8 + length + reached} bytes are announced, {size} are there",
             "download or copy it again",
         )
     if 8 + length + reached < size:
-        raise ModelError(f"{path.name} has {size - 8 - length - reached} bytes after its last tensor")
+        raise ModelError(f"{path} has {size - 8 - length - reached} bytes after its last tensor")
     return Header(tensors, metadata)
 
 
@@ -108,7 +106,7 @@ def _opened(path: Path) -> BinaryIO:
     try:
         return open(path, "rb")
     except OSError as error:
-        raise ModelError(f"{path.name} cannot be read: {error.strerror}") from error
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def regular_file_size(path: Path) -> int:
@@ -120,9 +118,9 @@ def regular_file_size(path: Path) -> int:
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path.name}: no such file, or it cannot be read") from error
+        raise ModelError(f"{path}: no such file, or it cannot be read") from error
     if not stat.S_ISREG(status.st_mode):
-        raise ModelError(f"{path.name} is not a plain file")
+        raise ModelError(f"{path} is not a plain file")
     return status.st_size
 
 
@@ -133,17 +131,16 @@ def read_config(path: Path) -> dict[str, Any]:
         ModelError: Missing, unreadable, not an object, or with a forbidden key.
     """
     if regular_file_size(path) > JSON_LIMIT:
-        raise ModelError(f"{path.name} is larger than {JSON_LIMIT} bytes")
+        raise ModelError(f"{path} is larger than {JSON_LIMIT} bytes")
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{path.name} cannot be read: {error.strerror}") from error
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     values = parse_json(text, path)
     for key, value in _walk(values):
         reason = _why_forbidden(key, value)
         if reason:
-            shown = "/".join(path.parts[-2:])
-            raise ModelError(f"{shown}: the setting {key!r} {reason}", "t2i runs no code from a model")
+            raise ModelError(f"{path}: the setting {key!r} {reason}", "t2i runs no code from a model")
     return values
 
 
@@ -162,9 +159,9 @@ def parse_json(text: bytes, path: Path) -> dict[str, Any]:
     try:
         values = json.loads(text.decode(), object_pairs_hook=unique, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path.name} is damaged: not valid JSON") from error
+        raise ModelError(f"{path} is damaged: not valid JSON") from error
     if not isinstance(values, dict):
-        raise ModelError(f"{path.name} is damaged: not a JSON object")
+        raise ModelError(f"{path} is damaged: not a JSON object")
     return values
 
 
@@ -176,21 +173,20 @@ def check_sizes(path: Path, values: dict[str, Any], tensors: int) -> None:
         values: Its contents.
         tensors: How many tensors the network's files hold; it cannot have more layers than that.
     """
-    shown = "/".join(path.parts[-2:])
     layers = 1
     for key, value in _walk(values):
         items = value if isinstance(value, list) else [value]
         numbers = [abs(item) for item in items if isinstance(item, int) and not isinstance(item, bool)]
         if len(items) > LONGEST_LIST:
-            raise ModelError(f"{shown}: {key} has {len(items)} entries, more than any known network")
+            raise ModelError(f"{path}: {key} has {len(items)} entries, more than any known network")
         if any(number > LARGEST_NUMBER for number in numbers):
-            raise ModelError(f"{shown}: {key} = {str(value)[:40]} is out of bounds")
+            raise ModelError(f"{path}: {key} = {str(value)[:40]} is out of bounds")
         if "layers" in key and numbers:
             layers *= max(1, *numbers)
         elif key == "down_block_types":
             layers *= max(1, len(items))
     if layers > tensors:
-        raise ModelError(f"{shown}: its layers are out of bounds for {tensors} tensors")
+        raise ModelError(f"{path}: its layers are out of bounds for {tensors} tensors")
 
 
 def check_file_name(name: Any, suffix: str, where: str) -> str:
@@ -212,10 +208,10 @@ def refuse_python_files(folder: Path) -> None:
             [*folder.glob("*.py"), *folder.glob("*/*.py"), *folder.glob("*.pyc"), *folder.glob("*/*.pyc")]
         )
     except OSError as error:
-        raise ModelError(f"{folder.name} cannot be read: {error.strerror}") from error
+        raise ModelError(f"{folder} cannot be read: {error.strerror}") from error
     if found:
         raise ModelError(
-            f"{folder.name} brings its own code ({found[0].relative_to(folder)}), which t2i never runs",
+            f"{folder} brings its own code ({found[0].relative_to(folder)}), which t2i never runs",
             "use a model without code, or remove the file if the rest is enough",
         )
 
@@ -223,15 +219,15 @@ def refuse_python_files(folder: Path) -> None:
 def refuse_pickle_name(path: Path) -> None:
     """Refuse a file whose name says pickle, before looking further."""
     if path.suffix.lower() in PICKLE_SUFFIXES:
-        raise ModelError(f"{path.name} holds pickled data, which can run code when opened", SAFETENSORS_ONLY)
+        raise ModelError(f"{path} holds pickled data, which can run code when opened", SAFETENSORS_ONLY)
 
 
 def _refuse_other_content(path: Path, start: bytes) -> None:
     if len(start) >= 2 and start[0] == 0x80 and start[1] <= 5 and start[8:9] != b"{":
-        raise ModelError(f"{path.name} holds pickled data, which can run code when opened", SAFETENSORS_ONLY)
+        raise ModelError(f"{path} holds pickled data, which can run code when opened", SAFETENSORS_ONLY)
     for magic, kind in CONTENT:
         if start.startswith(magic):
-            raise ModelError(f"{path.name} is {kind}", SAFETENSORS_ONLY)
+            raise ModelError(f"{path} is {kind}", SAFETENSORS_ONLY)
 
 
 def _tensor_entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
@@ -240,7 +236,7 @@ def _tensor_entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ..
     def whole(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**48
 
-    problem = ModelError(f"{path.name}: the header entry of {name[:80]!r} makes no sense")
+    problem = ModelError(f"{path}: the header entry of {name[:80]!r} makes no sense")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise problem
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]

@@ -121,7 +121,7 @@ def read_single_file(path: Path, configs: Path | None = None) -> SingleFile:
         ModelError: Not such a file.
     """
     header = read_header(path)
-    family = detect_family(header, path.name)
+    family = detect_family(header, str(path))
     folder = configs if configs is not None else CONFIGS / family
     changes = scheduler_changes(header, family, path.name)
     settings = {}
@@ -146,6 +146,8 @@ def load_pipeline(file: SingleFile) -> Any:
     """
     from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
+    from t2i.memory import is_out_of_memory
+
     silence_loaded_libraries()
     given: dict[str, Any] = {"feature_extractor": None, "image_encoder": None}
     if file.family != "sdxl":
@@ -158,15 +160,13 @@ def load_pipeline(file: SingleFile) -> Any:
             pipeline = kind.from_single_file(
                 str(file.path), config=str(file.folder), local_files_only=True, **given
             )
-    except MemoryError:
-        raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         lost = _missing_keys(file) if "meta tensor" in str(error) else []
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         reason = f"{lost[0]} is missing" if lost else first[:200]
-        raise ModelError(
-            f"{file.path.name} cannot be loaded: {reason}", "the file may be incomplete"
-        ) from error
+        raise ModelError(f"{file.path} cannot be loaded: {reason}", "the file may be incomplete") from error
     return pipeline
 
 

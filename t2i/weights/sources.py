@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -69,6 +70,19 @@ class ModelSource:
         return inspect_model(self)
 
     @property
+    def shown(self) -> str:
+        """The model as the person called it: a path of theirs, a Hub id, or the alias of a packaged one."""
+        return str(self.path) if self.kind in ("folder", "file") else self.repo or self.id
+
+    @contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Put the model in front of what is wrong with it."""
+        try:
+            yield
+        except ModelError as error:
+            raise error.named(self.shown) from error.__cause__
+
+    @property
     def family(self) -> str:
         """Name of its family; for a model outside the catalog its files are read."""
         return self.known.family if self.known is not None else self.inspection.family
@@ -122,7 +136,7 @@ def resolve_model(name: str, offline: bool = False) -> ModelSource:
     except OSError as error:
         raise ModelError(f"the model {text[:200]!r} cannot be read: {error.strerror}") from error
     if path.exists():
-        raise ModelError(f"{path.name} is neither a folder nor a plain file")
+        raise ModelError(f"{path} is neither a folder nor a plain file")
     if re.match(r"[a-z]+://", text):
         raise ModelError(f"{text}: models are not loaded from addresses", "download it and give the file")
     looks_like_path = text.startswith((".", "/", "~", "\\")) or path.suffix.lower() in (
@@ -132,19 +146,24 @@ def resolve_model(name: str, offline: bool = False) -> ModelSource:
         repo, _, revision = text.partition("@")
         return ModelSource("hub", text, None, repo, revision or None, find_repo(repo), offline)
     near = nearest_models(text)
-    hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(MODELS)}"
+    hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(MODELS)}."
     if looks_like_path:
         raise ModelError(f"there is no model at {text}", "check the spelling of the path")
     raise ModelError(f"there is no model {text!r}", f"{hint} A Hub id has the form owner/name")
 
 
-def fetch_model(source: ModelSource) -> ModelSource:
+def fetch_model(source: ModelSource, download: bool = True) -> ModelSource:
     """Make sure the model is on this machine; a Hub model is downloaded, without pickles and code.
 
     A branch is resolved to its commit once, and only that commit is read.
 
+    Args:
+        source: From `resolve_model`.
+        download: False only asks whether the Hub has it, and refuses what a download would.
+
     Returns:
-        The source with its `path`, and for the Hub with the commit in its `id`.
+        The source with its `path`, and for the Hub with the commit in its `id`; as it was where nothing was
+        downloaded.
 
     Raises:
         ModelError: Not in the cache while offline, not on the Hub, not a Diffusers model, pickles only.
@@ -165,6 +184,8 @@ def fetch_model(source: ModelSource) -> ModelSource:
     try:
         info = HfApi().model_info(source.repo, revision=source.revision)
         names = choose_files([item.rfilename for item in info.siblings or ()], source.repo)
+        if not download:
+            return source
         downloaded = snapshot_download(source.repo, revision=info.sha, allow_patterns=names)
     except GatedRepoError as error:
         raise ModelError(
@@ -178,7 +199,8 @@ def fetch_model(source: ModelSource) -> ModelSource:
         hint = (
             f"did you mean {', '.join(near)}?" if near else "check the spelling, or log in if it is private"
         )
-        raise ModelError(f"there is no model {source.repo} on the Hub", hint) from error
+        here = "" if source.known is not None else ", nor a folder of that name here"
+        raise ModelError(f"there is no model {source.repo} on the Hub{here}", hint) from error
     except ModelError:
         raise
     except Exception as error:  # the Hub's client raises many kinds for a network that does not answer

@@ -73,10 +73,10 @@ def load_tokenizer(folder: Path, places: int) -> tuple[Any, list[str]]:
     try:
         tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:
-        raise ModelError(f"{folder.name} cannot be loaded: {str(error).splitlines()[0][:200]}") from error
+        raise ModelError(f"{folder} cannot be loaded: {str(error).splitlines()[0][:200]}") from error
     for role, mark in (("begin", tokenizer.bos_token_id), ("end", tokenizer.eos_token_id)):
         if mark is None:
-            raise ModelError(f"{folder.name} has no {role} mark in its vocabulary")
+            raise ModelError(f"{folder} has no {role} mark in its vocabulary")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.model_max_length = min(tokenizer.model_max_length, places)
@@ -98,7 +98,7 @@ def check_tokenizer(folder: Path) -> list[str]:
         else:
             parse_json(_bytes_of(folder / name), folder / name)
     if "tokenizer.json" not in present and not {"vocab.json", "merges.txt"} <= set(present):
-        raise ModelError(f"{folder.name} has neither tokenizer.json nor vocab.json with merges.txt")
+        raise ModelError(f"{folder} has neither tokenizer.json nor vocab.json with merges.txt")
     return present
 
 
@@ -108,10 +108,10 @@ def check_tokenizer_config(path: Path) -> None:
     for key in ("tokenizer_file", "vocab_file", "merges_file"):
         value = values.get(key)
         if value is not None and value not in TOKENIZER_FILES:
-            raise ModelError(f"tokenizer_config.json: {key} points to {str(value)[:80]!r}")
+            raise ModelError(f"{path}: {key} points to {str(value)[:80]!r}")
     name = values.get("tokenizer_class", "CLIPTokenizer")
     if name not in ("CLIPTokenizer", "CLIPTokenizerFast"):
-        raise ModelError(f"tokenizer_config.json asks for a {str(name)[:80]}; only CLIPTokenizer is loaded")
+        raise ModelError(f"{path} asks for a {str(name)[:80]}; only CLIPTokenizer is loaded")
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -119,4 +119,4 @@ def _bytes_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{path.name} cannot be read: {error.strerror}") from error
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from t2i.dataset import (
     batch_rows,
     cached_table,
     caption_from_name,
+    dataset_key,
     decode,
     load_pixels,
     read_folder,
@@ -26,6 +28,11 @@ from t2i.errors import DatasetError, StorageError
 def picture(path: Path, colour: object = "red", mode: str = "RGB", size: tuple[int, int] = (16, 16)) -> Path:
     Image.new(mode, size, colour).save(path)  # type: ignore[arg-type]
     return path
+
+
+def pixels_of(root: Path, cache: Path) -> np.ndarray:
+    folder = read_folder(root)
+    return load_pixels(folder, 8, cache, dataset_key(folder, 8, cache))
 
 
 def test_metadata_comes_first(tmp_path: Path) -> None:
@@ -129,13 +136,44 @@ def test_exif_turns_the_picture(tmp_path: Path) -> None:
 def test_pixels_are_cached_and_follow_the_files(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", "red")
     picture(tmp_path / "b.png", "blue")
-    first = load_pixels(read_folder(tmp_path), 8, tmp_path / "cache")
+    first = pixels_of(tmp_path, tmp_path / "cache")
     assert first.shape == (2, 3, 8, 8) and first[1, 2].min() == 255
     picture(tmp_path / "b.png", "green", size=(20, 20))
-    second = load_pixels(read_folder(tmp_path), 8, tmp_path / "cache")
+    second = pixels_of(tmp_path, tmp_path / "cache")
     assert second[1, 2].max() == 0
     scaled = to_pixels(second, [0])
     assert scaled.min() == -1 and scaled.max() == 1
+
+
+def test_the_key_is_of_the_bytes_and_not_of_times_and_places(tmp_path: Path) -> None:
+    root, cache = tmp_path / "data", tmp_path / "cache"
+    root.mkdir()
+    picture(root / "a.png", "red")
+    picture(root / "b.png", "blue")
+    key = dataset_key(read_folder(root), 8, cache)
+    assert dataset_key(read_folder(root), 16, cache) != key
+
+    os.utime(root / "a.png")
+    assert dataset_key(read_folder(root), 8, cache) == key, "touched"
+    copy = Path(shutil.copytree(root, tmp_path / "copy", copy_function=shutil.copyfile))
+    assert dataset_key(read_folder(copy), 8, tmp_path / "elsewhere") == key, "copied to another machine"
+
+    before = (root / "a.png").stat()
+    data = bytearray((root / "a.png").read_bytes())
+    data[-20] ^= 1
+    (root / "a.png").write_bytes(data)
+    os.utime(root / "a.png", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert dataset_key(read_folder(root), 8, cache) != key, "another content of the same size and time"
+
+    (copy / "a.png").rename(copy / "c.png")
+    assert dataset_key(read_folder(copy), 8, cache) != key, "in another order"
+
+
+def test_pictures_are_read_once_for_their_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path / "a.png", "red")
+    key = dataset_key(read_folder(tmp_path), 8, tmp_path / "cache")
+    monkeypatch.setattr("t2i.hashes.sha256_file", lambda path: pytest.fail("read again"))
+    assert dataset_key(read_folder(tmp_path), 8, tmp_path / "cache") == key
 
 
 def test_a_table_is_what_numpy_reads_and_is_made_once(tmp_path: Path) -> None:
@@ -159,8 +197,8 @@ def test_a_full_disk_is_met_before_the_first_picture(tmp_path: Path, monkeypatch
     monkeypatch.setattr(os, "posix_fallocate", full)
     monkeypatch.setattr("t2i.dataset.ProcessPoolExecutor", lambda: pytest.fail("decoding had begun"))
     with pytest.raises(StorageError, match=r"pixels-\w+\.npy needs 320 bytes, [\d,]+ are free"):
-        load_pixels(read_folder(tmp_path / "in"), 8, tmp_path / "cache")
-    assert not list((tmp_path / "cache").iterdir())
+        pixels_of(tmp_path / "in", tmp_path / "cache")
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["hashes.json"]
 
 
 def test_each_pass_shows_every_picture_once_in_a_new_order() -> None:

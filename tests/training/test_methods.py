@@ -29,7 +29,8 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def data(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
     folder, cache = read_folder(shapes), tmp_path_factory.mktemp("cache")
-    return TrainingData(load_pixels(folder, 32, cache), folder.captions(), cache, dataset_key(folder, 32))
+    key = dataset_key(folder, 32, cache)
+    return TrainingData(load_pixels(folder, 32, cache, key), folder.captions(), cache, key)
 
 
 def make(name: str, data: TrainingData, start: dict[str, Any] | None = None, **changes: Any) -> Any:
@@ -179,7 +180,9 @@ def test_latents_are_cached_by_pictures_and_weights(data: TrainingData, start: d
     first = cached_latents(start["vae"], data, CPU)
     assert first.shape == (24, 4, 16, 16) and first.dtype == np.float16
     files = set(data.cache.glob("latents-*"))
-    cached_latents(start["vae"], data, CPU)
+    polished = copy.deepcopy(start["vae"])
+    torch.nn.init.zeros_(polished.decoder.conv_out.weight)  # what decodes changes no latents
+    cached_latents(polished, data, CPU)
     assert set(data.cache.glob("latents-*")) == files
     cached_latents(make("vae", data, seed=1).parts()["vae"], TrainingData(
         data.pixels, data.captions, data.cache, "other"), CPU)  # fmt: skip
@@ -190,6 +193,16 @@ def test_cached_latents_are_the_vae_s(data: TrainingData, start: dict[str, Any])
     with torch.no_grad():
         wanted = start["vae"].encode(to_pixels(data.pixels, range(24))).latent_dist.mode().half()
     assert np.array_equal(cached_latents(start["vae"], data, CPU), wanted.numpy())
+
+
+def test_latents_encoded_in_bf16_are_nearly_the_same_and_kept_apart(
+    data: TrainingData, start: dict[str, Any]
+) -> None:
+    exact = cached_latents(start["vae"], data, CPU).astype(np.float32)
+    files = set(data.cache.glob("latents-*"))
+    rounded = cached_latents(copy.deepcopy(start["vae"]), data, CPU, bf16=True).astype(np.float32)
+    assert len(set(data.cache.glob("latents-*")) - files) == 1
+    assert 0 < np.abs(rounded - exact).mean() < 0.02 * exact.std()
 
 
 def test_latents_that_do_not_fit_the_disk_are_refused(

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from small_run import small_config
 
-from t2i.errors import UsageError
+from t2i.errors import ModelError, UsageError
 from t2i.training import train
 from t2i.training.processes import Team
 
@@ -34,6 +34,20 @@ def test_one_process_is_left_alone() -> None:
     gradient = torch.ones(3)
     assert Team().average([gradient], {"loss": 2.0}) == {"loss": 2.0}
     assert gradient.tolist() == [1, 1, 1]
+
+
+def test_a_process_that_has_died_is_told_without_the_places_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("[/build/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1")
+
+    monkeypatch.setattr("torch.distributed.all_reduce", broken)
+    monkeypatch.setattr("torch.distributed.barrier", broken)
+    team = Team(0, 2)
+    for call in (lambda: team.average([torch.ones(1)], {"loss": 1.0}), team.wait):
+        with pytest.raises(ModelError) as caught:
+            call()
+        assert caught.value.message == "another process of this training has failed or was killed"
+        assert "--resume latest" in caught.value.hint
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(shapes: Path, tmp_path: Path) -> None:

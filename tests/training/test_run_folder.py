@@ -105,8 +105,8 @@ def test_the_handoff_file_is_checked_before_the_work(tmp_path: Path, monkeypatch
     output, file = tmp_path / "run", tmp_path / "carry.safetensors"
     file.write_text("somebody's")
     with pytest.raises(StorageError, match=r"carry\.safetensors already exists"):
-        check_folder(config(output, save_handoff=str(file)))
-    check_folder(config(output, save_handoff=str(file), overwrite=True))
+        check_folder(config(output, method="vae", save_handoff=str(file)))
+    check_folder(config(output, method="vae", save_handoff=str(file), overwrite=True))
     trained(output, "vae", method="vae", save_handoff=str(file))
     check_folder(config(output, method="vae", save_handoff=str(file), resume="latest"))
     (tmp_path / "other.safetensors").write_text("somebody's")
@@ -115,12 +115,14 @@ def test_the_handoff_file_is_checked_before_the_work(tmp_path: Path, monkeypatch
             config(output, method="vae", save_handoff=str(tmp_path / "other.safetensors"), resume="latest")
         )
     with pytest.raises(StorageError, match="a folder"):
-        check_folder(config(tmp_path / "new", save_handoff=str(tmp_path)))
+        check_folder(config(tmp_path / "new", method="vae", save_handoff=str(tmp_path)))
     with pytest.raises(StorageError, match=r"carry\.safetensors is not a folder"):
-        check_folder(config(tmp_path / "new", save_handoff=str(file / "x.safetensors"), overwrite=True))
+        inside = str(file / "x.safetensors")
+        check_folder(config(tmp_path / "new", method="vae", save_handoff=inside, overwrite=True))
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
     with pytest.raises(StorageError, match=f"--save-handoff: no permission to write in {tmp_path}$"):
-        check_folder(config(output, save_handoff=str(tmp_path / "a" / "b.safetensors"), overwrite=True))
+        new = str(tmp_path / "a" / "b.safetensors")
+        check_folder(config(output, method="vae", save_handoff=new, overwrite=True))
 
 
 def test_a_file_as_output_is_told_with_what_to_do(tmp_path: Path) -> None:
@@ -194,6 +196,7 @@ def test_a_handoff_of_another_stage_or_shape_is_refused_before_the_work(tmp_path
     ("changes", "told"),
     [
         ({"resume": "runs/a/vae/checkpoints/checkpoint-00000003"}, "--resume CHECKPOINT continues one stage"),
+        ({"save_handoff": "carry.safetensors"}, "--save-handoff carries one stage, and --method scratch"),
         ({"compile": True, "method": "clip"}, "--compile: the clip stage has nothing to compile"),
         ({"text_width": 10, "text_heads": 4}, "--text-width 10: must be a multiple of --text-heads 4"),
         (
@@ -247,11 +250,13 @@ def test_a_resumed_run_says_what_changed_around_it(shapes: Path, vae_run: Path, 
     output = Path(shutil.copytree(vae_run, tmp_path / "run"))
     newest = output / "vae" / "checkpoints" / "checkpoint-00000006"
     assert resumed(shapes, output) == ("resumed at step 6", True)
+    copy = Path(shutil.copytree(shapes, tmp_path / "copy", copy_function=shutil.copyfile))
+    assert resumed(copy, output) == ("resumed at step 6", True), "other times, the same bytes"
 
     other = Path(shutil.copytree(shapes, tmp_path / "other"))
     lines = (other / "metadata.jsonl").read_text().replace("circle", "ball")
     (other / "metadata.jsonl").write_text(lines)
-    assert resumed(other, output) == ("resumed at step 6; changed: dataset", False)
+    assert resumed(other, output) == ("resumed at step 6; changed: pictures and captions", False)
 
     conditions = json.loads((newest / "state.json").read_text())["conditions"]
     assert conditions["precision"] == "fp32" and conditions["device"] == "cpu"
@@ -269,7 +274,8 @@ def test_a_checkpoint_from_before_the_conditions_were_kept_is_resumed(
     change_state(newest, conditions=None, config=before)
     notice, exact = resumed(shapes, output)
     assert "changed" not in notice and exact is None
-    assert notice.endswith("unknown, for the checkpoint is older: dataset, frozen parts, precision, device")
+    unknown = "pictures and captions, frozen parts, precision, device"
+    assert notice.endswith(f"unknown, for the checkpoint is older: {unknown}")
     change_state(newest, exact=False)
     assert resumed(shapes, output)[1] is False
 

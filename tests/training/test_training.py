@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from small_run import small_config
 
 from t2i.checkpoints import Handoff, list_checkpoints, save_handoff
@@ -22,6 +23,7 @@ from t2i.errors import Interrupted, ModelError, StorageError, UsageError
 from t2i.methods import METHODS
 from t2i.pipeline import generate
 from t2i.training import Progress, train
+from t2i.training.start import start_parts
 
 
 def run(dataset: Path, output: Path, **changes: Any) -> list[Progress]:
@@ -73,7 +75,9 @@ def test_diffusers_and_t2i_draw_the_same_from_it(finished: Path) -> None:
 
 
 def test_without_captions_the_model_is_unconditional(shapes: Path, tmp_path: Path) -> None:
-    run(shapes, tmp_path, captions="none")
+    events = run(shapes, tmp_path, captions="none")
+    told = "no captions to learn from: the text encoder is saved untrained, for a model without prompts"
+    assert [event.stage for event in events if event.notice == told] == ["clip"]
     assert json.loads((tmp_path / "clip" / "done.json").read_text()) == {"step": 0, "exact": True}
     config = GenerateConfig(("",), model=str(tmp_path / "model"), seed=1, device="cpu")
     assert next(iter(generate(config))).pixels.shape == (32, 32, 3)
@@ -213,10 +217,37 @@ def test_one_run_folder_one_process(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_the_time_limit_ends_with_a_checkpoint_and_a_model_part(shapes: Path, tmp_path: Path) -> None:
-    run(shapes, tmp_path, method="vae", max_train_steps=100_000, max_train_time=0.02)
+    events = run(shapes, tmp_path, method="vae", max_train_steps=100_000, max_train_time=0.02)
+    reached = max(event.step for event in events)
+    told = (
+        f"stopped by --max-train-time 0.02 minutes at step {reached} of 100000; train on with --resume latest"
+    )
+    assert told in [event.notice for event in events]
     assert list_checkpoints(tmp_path / "vae" / "checkpoints")
     assert (tmp_path / "parts" / "vae" / "config.json").is_file()
     assert not (tmp_path / "vae" / "done.json").exists()
+
+
+def test_every_stage_that_the_time_limit_stops_says_so(shapes: Path, tmp_path: Path) -> None:
+    events = run(shapes, tmp_path, max_train_time=1e-9)
+    told = "stopped by --max-train-time 1e-09 minutes at step 1 of 6; train on with --resume latest"
+    assert [event.stage for event in events if event.notice == told] == ["vae", "clip", "unet"]
+    again = run(shapes, tmp_path, resume="latest")
+    assert not any("stopped by" in event.notice for event in again)
+    assert [event.stage for event in again if "resumed at step 1" in event.notice] == ["vae", "clip", "unet"]
+
+
+def test_from_scratch_the_unet_builds_on_what_was_trained_before_it(finished: Path) -> None:
+    """Not on the parts of the start model, of which it takes the UNet."""
+    config = small_config(Path("unused"), finished, model=str(finished / "model"))
+    parts = start_parts(config, "unet")
+    encoder = load_file(finished / "parts" / "text_encoder" / "model.safetensors")
+    theirs = load_file(finished / "model" / "text_encoder" / "model.safetensors")
+    name = next(name for name in encoder if name.endswith("token_embedding.weight"))
+    assert not torch.equal(encoder[name], theirs[name])
+    ours = parts["text_encoder"].get_input_embeddings().weight
+    assert torch.equal(ours, encoder[name]) and "unet" in parts
+    assert "unet" not in start_parts(small_config(Path("unused"), finished, method="unet"), "unet")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(

@@ -1,4 +1,4 @@
-"""SHA-256 of model files, remembered by path, size and time so that a picture does not cost a rehash."""
+"""SHA-256 of files, remembered by path, size and times so that a picture or a resumed run costs no rehash."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def hash_files(files: Mapping[str, Path], cache: Path | None = None, fresh: bool
                 remembered[str(real)] = known = [stamp, sha256_file(real)]
                 changed = True
         except OSError as error:
-            raise ModelError(f"{name} cannot be read: {error.strerror}") from error
+            raise ModelError(f"{path} cannot be read: {error.strerror}") from error
         result[name] = known[1]
     if changed:
         try:
