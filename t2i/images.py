@@ -35,6 +35,8 @@ RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 IPTC_EXT = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 T2I_NAMESPACE = "urn:t2i:recipe:1"
 USER_COMMENT, EXIF_IFD, ORIENTATION = 0x9286, 0x8769, 0x0112
+# IEC 61966-2-1 as PNG writes it: white, red, green and blue, x and y each.
+SRGB = {"gamma": (0.45455,), "chromaticity": (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)}
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,8 @@ def read_pixels(path: Path) -> np.ndarray:
 def unlike_drawn(path: Path) -> str:
     """What a picture file has besides the RGB pixels that t2i writes and `read_pixels` gives; "" if nothing.
 
-    Transparency, further frames and a rotation by EXIF change what is seen, and no RGB value.
+    Transparency, further frames, a rotation by EXIF and another meaning of the colours than sRGB change what
+    is seen, and no RGB value.
 
     Raises:
         StorageError: As `open_image`.
@@ -182,7 +185,7 @@ def unlike_drawn(path: Path) -> str:
             turned = image.getexif().get(ORIENTATION, 1)
         except (OSError, ValueError, SyntaxError, KeyError, TypeError):
             return "its EXIF is damaged"
-        return f"its EXIF orientation is {turned}" if turned != 1 else ""
+        return f"its EXIF orientation is {turned}" if turned != 1 else _other_colours(path, image)
 
 
 def through_file(pixels: np.ndarray, format: str) -> np.ndarray:
@@ -251,6 +254,34 @@ def grid(pictures: Sequence[np.ndarray], columns: int | None = None) -> np.ndarr
         top, left = index // columns * height, index % columns * width
         sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     return sheet
+
+
+def _other_colours(path: Path, image: PillowImage.Image) -> str:
+    """What makes the RGB values mean other colours than those of sRGB; "" if nothing does.
+
+    The gamma and the primaries of sRGB itself, as other programs add them, change nothing.
+    """
+    if "icc_profile" in image.info:
+        return "it has a colour profile"
+    if image.format == "PNG" and b"cICP" in _png_chunks(path):  # Pillow does not read it, browsers do
+        return "it says what its colours mean (cICP)"
+    for name, usual in SRGB.items():
+        found = image.info.get(name)
+        values = found if isinstance(found, tuple) else (found,)
+        if found is not None and any(abs(one - two) > 1e-3 for one, two in zip(values, usual, strict=True)):
+            return f"its {name} is {', '.join(f'{value:g}' for value in values)}"
+    return ""
+
+
+def _png_chunks(path: Path) -> list[bytes]:
+    """The names of the chunks of a PNG file, in order."""
+    names = []
+    with open(path, "rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            names.append(head[4:])
+            file.seek(int.from_bytes(head[:4]) + 4, 1)  # the data and its checksum
+    return names
 
 
 def _xmp(recipe_text: str | None) -> str:

@@ -5,7 +5,8 @@ The autoencoder's scale, shift and statistics are used here and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ from t2i.errors import ModelError
 
 if TYPE_CHECKING:
     import numpy
+
+FLAT_BELOW = 2 / 255
+"""One level of 8 bits, in pixel values of -1…1."""
 
 
 def spatial_factor(vae: Any) -> int:
@@ -96,44 +100,92 @@ def encode(vae: Any, pixels: Tensor, generator: Generator | None = None) -> Tens
 
 @dataclass(frozen=True)
 class Decoded:
-    """Finite pixels (B, 3, H, W) and the dtype in which the autoencoder made them."""
+    """One picture out of the autoencoder.
+
+    Attributes:
+        pixels: (3, H, W), finite, about -1…1.
+        vae_dtype: In which the autoencoder made them.
+        retried: Why they were decoded a second time, "not finite" or "flat"; "" if they were not.
+        flat: Whether they are nearly one colour (`is_flat`) after all; a plain background may be meant.
+    """
 
     pixels: Tensor
     vae_dtype: torch.dtype
+    retried: str = ""
+    flat: bool = False
 
 
-def decode_finite(vae: Any, latents: Tensor) -> Decoded:
-    """Latents → pixels that are numbers.
+def decode_each(vae: Any, latents: Tensor) -> list[Decoded | ModelError]:
+    """Latents → pixels that are numbers, or why there are none, picture by picture.
 
-    fp16 overflows in some autoencoders, and the result is a partly corrupt picture rather than a black
-    one. An autoencoder whose config says so is run in fp32 at once; any other gets one more try in fp32.
+    fp16 overflows in some autoencoders, and the result is a partly corrupt picture rather than a black one;
+    a saturated one is flat. An autoencoder whose config says so is run in fp32 at once. A picture that is
+    not finite, or flat and not of fp32, is decoded once more by itself in fp32.
+
+    Args:
+        vae: An AutoencoderKL.
+        latents: (B, C, h, w), scaled as the UNet sees them.
+
+    Returns:
+        An entry for each of the B pictures.
+    """
+    finite = torch.isfinite(latents).flatten(1).all(dim=1).tolist()
+    lost = "the denoised latents are not finite numbers", "try --dtype fp32, or another --scheduler"
+    if not any(finite):
+        return [ModelError(*lost) for _ in finite]
+    first = torch.float32 if vae.dtype == torch.float16 and _says_upcast(vae) else vae.dtype
+    with _in_format(vae, first):
+        # The lost ones too: rows do not mix, and a picture that is drawn again needs the same batch shape.
+        pixels = decode(vae, latents)
+    faults = _faults(pixels)
+    again = [
+        row
+        for row, fault in enumerate(faults)
+        if finite[row] and (fault == "not finite" or (fault and first != torch.float32))
+    ]
+    with _in_format(vae, torch.float32 if again else vae.dtype):
+        second = {row: decode(vae, latents[row : row + 1]) for row in again}
+    decoded: list[Decoded | ModelError] = []
+    for row, fault in enumerate(faults):
+        if not finite[row]:
+            decoded.append(ModelError(*lost))
+            continue
+        last = _faults(second[row])[0] if row in second else fault
+        if last == "not finite":
+            hint = "the model's autoencoder is broken, or the latents are far outside its range"
+            decoded.append(
+                ModelError("the decoded picture is not made of finite numbers, even in fp32", hint)
+            )
+        elif row in second:
+            decoded.append(Decoded(second[row][0], torch.float32, fault, last == "flat"))
+        else:
+            decoded.append(Decoded(pixels[row], first, "", last == "flat"))
+    return decoded
+
+
+def decode_finite(vae: Any, latents: Tensor) -> Tensor:
+    """Pixels (B, 3, H, W) of `decode_each`.
 
     Raises:
-        ModelError: The latents, or the pixels even in fp32, are not finite.
+        ModelError: One of the pictures is not made of finite numbers.
     """
-    if not bool(torch.isfinite(latents).all()):
-        raise ModelError(
-            "the denoised latents are not finite numbers", "try --dtype fp32, or another --scheduler"
-        )
-    original = vae.dtype
-    half = original in (torch.float16, torch.bfloat16)
-    formats = [original, torch.float32] if half else [original]
-    if original == torch.float16 and _says_upcast(vae):
-        formats = [torch.float32]
-    try:
-        for dtype in formats:
-            if vae.dtype != dtype:
-                vae.to(dtype=dtype)
-            pixels = decode(vae, latents)
-            if bool(torch.isfinite(pixels).all()):
-                return Decoded(pixels, dtype)
-    finally:
-        if vae.dtype != original:
-            vae.to(dtype=original)
-    raise ModelError(
-        "the decoded picture is not made of finite numbers, even in fp32",
-        "the model's autoencoder is broken, or the latents are far outside its range",
-    )
+    decoded = decode_each(vae, latents)
+    for outcome in decoded:
+        if isinstance(outcome, ModelError):
+            raise outcome
+    return torch.stack([outcome.pixels for outcome in decoded if isinstance(outcome, Decoded)])
+
+
+def is_flat(pixels: Tensor) -> Tensor:
+    """Whether pictures are of one colour or nearly so, (B,).
+
+    In each channel the values, cut to -1…1, have a standard deviation of less than one level of 8 bits.
+
+    Args:
+        pixels: (B, 3, H, W), -1…1.
+    """
+    spread = pixels.float().clamp(-1, 1).flatten(2).std(dim=2, correction=0)
+    return spread.amax(dim=1) < FLAT_BELOW
 
 
 def to_uint8(pixels: Tensor) -> numpy.ndarray[Any, Any]:
@@ -147,6 +199,27 @@ def to_uint8(pixels: Tensor) -> numpy.ndarray[Any, Any]:
     unit = (pixels * 0.5 + 0.5).clamp(0, 1)
     values = unit.cpu().permute(0, 2, 3, 1).float().numpy()
     return (values * 255).round().astype("uint8")
+
+
+def _faults(pixels: Tensor) -> list[str]:
+    """What is wrong with each picture: "not finite", "flat", or ""."""
+    finite = torch.isfinite(pixels).flatten(1).all(dim=1).tolist()
+    flat = is_flat(pixels).tolist()
+    return ["not finite" if not finite[row] else "flat" if flat[row] else "" for row in range(len(finite))]
+
+
+@contextmanager
+def _in_format(vae: Any, dtype: torch.dtype) -> Iterator[None]:
+    """An autoencoder in another number format for a while; every value of a half fits into fp32 and back."""
+    before = vae.dtype
+    if before == dtype:
+        yield
+        return
+    try:
+        vae.to(dtype=dtype)
+        yield
+    finally:
+        vae.to(dtype=before)
 
 
 def _says_upcast(vae: Any) -> bool:

@@ -8,7 +8,17 @@ import torch
 from tiny_models import make_vae
 
 from t2i.errors import ModelError
-from t2i.latents import decode, decode_finite, encode, initial_noise, latent_size, spatial_factor, to_uint8
+from t2i.latents import (
+    decode,
+    decode_each,
+    decode_finite,
+    encode,
+    initial_noise,
+    is_flat,
+    latent_size,
+    spatial_factor,
+    to_uint8,
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -85,23 +95,86 @@ def test_bytes_are_clamped_and_rounded():
     assert to_uint8(pixels)[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255]
 
 
+class Decoding:
+    """Stands in for `latents.decode`; `make` gets the number format and the latents."""
+
+    def __init__(self, monkeypatch, make):
+        self.make, self.seen = make, []
+        monkeypatch.setattr("t2i.latents.decode", self)
+
+    def __call__(self, vae, latents):
+        self.seen.append((vae.dtype, len(latents)))
+        return self.make(vae.dtype, latents).to(vae.dtype)
+
+
+def picture(count=1):
+    """Pixels that are not flat, (count, 3, 8, 8)."""
+    return torch.linspace(-1, 1, 64).view(1, 1, 8, 8).expand(count, 3, 8, 8).clone()
+
+
 def test_an_overflow_in_half_is_decoded_again_in_fp32(monkeypatch):
     vae = make_vae(5, levels=3).to(torch.float16)
-    seen = []
+    half, full = torch.float16, torch.float32
+    decoding = Decoding(monkeypatch, lambda dtype, z: picture(len(z)) / (0 if dtype == half else 1))
+    noise = torch.zeros(2, 4, 2, 2, dtype=half)
+    both = decode_each(vae, noise)
+    assert [(one.vae_dtype, one.retried, one.flat) for one in both] == [(full, "not finite", False)] * 2
+    assert decoding.seen == [(half, 2), (full, 1), (full, 1)] and vae.dtype == half
 
-    def decode_once(network, latents):
-        seen.append(network.dtype)
-        pixels = torch.zeros(1, 3, 8, 8, dtype=network.dtype)
-        return pixels / 0 if network.dtype == torch.float16 else pixels
+    forced = make_vae(6, levels=3, force_upcast=True).to(half)
+    decoding.seen.clear()
+    assert decode_each(forced, noise)[0].retried == "" and decoding.seen == [(full, 2)]
 
-    monkeypatch.setattr("t2i.latents.decode", decode_once)
-    result = decode_finite(vae, torch.zeros(1, 4, 2, 2, dtype=torch.float16))
-    assert seen == [torch.float16, torch.float32] and result.vae_dtype == torch.float32
-    assert vae.dtype == torch.float16
-    forced = make_vae(6, levels=3, force_upcast=True).to(torch.float16)
-    seen.clear()
-    decode_finite(forced, torch.zeros(1, 4, 2, 2, dtype=torch.float16))
-    assert seen == [torch.float32]
-    monkeypatch.setattr("t2i.latents.decode", lambda network, latents: torch.full((1, 3, 8, 8), float("nan")))
+    decoding.make = lambda dtype, z: torch.full((len(z), 3, 8, 8), float("nan"))
+    assert all("even in fp32" in one.message for one in decode_each(vae, noise))
     with pytest.raises(ModelError, match="even in fp32"):
-        decode_finite(vae, torch.zeros(1, 4, 2, 2, dtype=torch.float16))
+        decode_finite(vae, noise)
+    assert vae.dtype == half
+
+
+def test_one_picture_that_is_not_finite_leaves_the_others(monkeypatch):
+    vae = make_vae(7, levels=3)
+    latents = torch.randn(3, 4, 4, 4)
+    whole = decode(vae, latents)
+    latents[1, 2, 0, 0] = float("inf")
+    first, lost, last = decode_each(vae, latents)
+    assert isinstance(lost, ModelError) and "latents" in lost.message
+    assert torch.equal(first.pixels, whole[0]) and torch.equal(last.pixels, whole[2])
+
+    def torn(dtype, z):
+        pixels = picture(len(z))
+        pixels[-1, 0, 3, 3] = float("nan")
+        return pixels
+
+    decoding = Decoding(monkeypatch, torn)
+    first, lost = decode_each(vae, torch.zeros(2, 4, 2, 2))
+    assert torch.equal(first.pixels, picture()[0]) and "even in fp32" in lost.message
+    assert decoding.seen == [(torch.float32, 2), (torch.float32, 1)]
+
+
+def test_a_flat_picture_gets_one_more_try_where_fp32_is_another(monkeypatch):
+    grey = torch.full((1, 3, 8, 8), 0.25)
+    decoding = Decoding(monkeypatch, lambda dtype, z: grey if dtype != torch.float32 else picture())
+    noise = torch.zeros(1, 4, 2, 2)
+    vae = make_vae(8, levels=3)
+    for dtype in (torch.float16, torch.bfloat16):
+        (again,) = decode_each(vae.to(dtype), noise)
+        assert (again.retried, again.flat, again.vae_dtype) == ("flat", False, torch.float32)
+    decoding.make = lambda dtype, z: grey
+    (again,) = decode_each(vae, noise)
+    assert (again.retried, again.flat) == ("flat", True)
+    decoding.seen.clear()
+    (plain,) = decode_each(vae.to(torch.float32), noise)
+    assert (plain.retried, plain.flat) == ("", True) and decoding.seen == [(torch.float32, 1)]
+
+
+def test_what_is_flat():
+    plain = torch.full((3, 64, 64), 0.3)
+    noisy = plain + (torch.rand(3, 64, 64) - 0.5) / 255  # less than half a level up or down
+    saturated = torch.randn(3, 64, 64).abs() * 1000 + 1  # all white once it is cut
+    gradient = plain + torch.linspace(-0.05, 0.05, 64)
+    thing = plain.clone()
+    thing[2, 30:34, 30:34] = 1  # 16 pixels of another colour, in one channel alone
+    shown = torch.stack([plain, noisy, saturated, gradient, thing])
+    assert is_flat(shown).tolist() == [True, True, True, False, False]
+    assert is_flat(shown.bfloat16()).tolist() == [True, True, True, False, False]

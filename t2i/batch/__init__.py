@@ -6,9 +6,9 @@
         for record in draw_batch(todo, folder, manifest):
             record["file"], record["status"]
 
-`plan` gives every picture an id and a file name, `manifest` keeps what became of it, `drawing` draws,
-`reporting` tells of it: `report` (HTML by `page`, contact sheets by `sheet`), `junit`, and `verdicts` on the
-expected pictures of a `golden` file.
+`plan` gives every picture an id and a file name, `manifest` keeps what became of it, `drawing` draws, or
+`workers` do, on several devices or machines. `reporting` tells of it: `report` (HTML by `page`, contact
+sheets by `sheet`), `junit`, and `verdicts` on the expected pictures of a `golden` file.
 Nothing heavy is imported before the first picture is drawn.
 """
 
@@ -24,8 +24,10 @@ from t2i.batch.manifest import (
 )
 from t2i.batch.plan import BatchJob, Estimate, estimate, in_shard, is_done, plan_batch
 from t2i.batch.reporting import Reporting
+from t2i.batch.workers import WorkersLost, check_crew, draw_shared
 
 __all__ = [
-    "BatchJob", "Estimate", "Limits", "Manifest", "Record", "Records", "Reporting", "draw_batch", "estimate",
-    "in_shard", "is_done", "keep_run_seed", "kept_run_seed", "open_manifest", "plan_batch", "read_records",
+    "BatchJob", "Estimate", "Limits", "Manifest", "Record", "Records", "Reporting", "WorkersLost",
+    "check_crew", "draw_batch", "draw_shared", "estimate", "in_shard", "is_done", "keep_run_seed",
+    "kept_run_seed", "open_manifest", "plan_batch", "read_records",
 ]  # fmt: skip

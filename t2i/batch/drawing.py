@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from t2i import durable, images
 from t2i.batch.manifest import Manifest, Record
 from t2i.batch.plan import BatchJob
+from t2i.batch.writing import Writer
 from t2i.config import GenerateConfig
 from t2i.errors import OutOfMemory, StorageError, T2IError, UsageError
 from t2i.jobs import Job
 from t2i.naming import picture_format
 
 if TYPE_CHECKING:
-    from t2i.pipeline import Picture, StepDone
+    from t2i.pipeline import Picture, Room, StepDone
     from t2i.weights import LoadedModel
 
 FOR_ALL = (OutOfMemory, UsageError)  # it is the settings, which all pictures of a group share
@@ -30,7 +32,7 @@ MODEL_FIELDS = ("model", "device", "dtype", "deterministic")
 
 
 class _Stopped(Exception):
-    """Raised between two batches when somebody asked to stop."""
+    """Raised while drawing when `Limits` says so."""
 
 
 @dataclass(frozen=True)
@@ -40,34 +42,46 @@ class Limits:
     Attributes:
         failures: So many failed pictures end the run; None: never.
         stopping: Asked before every batch; True ends the run.
+        halting: Asked at every step; True ends the run without this batch.
     """
 
     failures: int | None = None
     stopping: Callable[[], bool] = lambda: False
+    halting: Callable[[], bool] = lambda: False
 
 
 @dataclass
-class _Model:
-    """The one model in memory, or why it is not."""
+class ModelInMemory:
+    """The one model in memory, or why it is not.
 
+    Attributes:
+        device: Where it is, instead of where a config says.
+    """
+
+    device: str | None = None
     key: tuple[Any, ...] | None = None
     loaded: LoadedModel | None = None
+    room: Room | None = None
     failure: Exception | None = None
 
-    def load(self, config: GenerateConfig) -> LoadedModel:
+    def load(self, config: GenerateConfig) -> tuple[LoadedModel, Room]:
+        """The model of a config, and what is known of its memory; where it cannot be loaded, why not."""
         from t2i import pipeline
 
         key = _model_key(config)
         if key != self.key:
-            self.key, self.loaded, self.failure = key, None, None  # the one before goes first
+            self.key, self.failure = key, None
+            self.loaded = self.room = None  # the one before goes first
             try:
-                self.loaded = pipeline.load(config)
+                where = config.device if self.device is None else self.device
+                self.loaded = pipeline.load(config.replace(device=where))
+                self.room = pipeline.Room(self.loaded)
             except Exception as error:
                 self.failure = error
         if self.failure is not None:
             raise self.failure
-        assert self.loaded is not None
-        return self.loaded
+        assert self.loaded is not None and self.room is not None
+        return self.loaded, self.room
 
 
 def draw_batch(
@@ -78,8 +92,12 @@ def draw_batch(
     overwrite: bool = False,
     limits: Limits | None = None,
     tell: Callable[[str], None] | None = None,
-) -> Iterator[Record]:
-    """Draw pictures, save each and write its line of the manifest.
+    warn: Callable[[str], None] | None = None,
+) -> Generator[Record, None, None]:
+    """Draw pictures; a thread saves each and writes its line of the manifest while the next are drawn.
+
+    However it ends, what was drawn is written first. Close it (`contextlib.closing`) before the manifest
+    where it may not be read to its end.
 
     Args:
         todo: What is missing.
@@ -88,32 +106,46 @@ def draw_batch(
         metadata: As `images.save` has it.
         overwrite: Whether a file that no picture of the batch made may be replaced.
         limits: When to stop early.
-        tell: Called with lines for a person.
+        tell: Called with lines for a person: what was chosen.
+        warn: Called with lines for a person: what had to change; default: `tell`.
 
     Yields:
-        The line of each picture that was made or failed, as soon as it is on the disk.
+        The line of each picture that was made or failed, when it is on the disk and the next batch is drawn.
 
     Raises:
         StorageError: The manifest cannot be written.
     """
-    limits = limits or Limits()
-    model, failed = _Model(), 0
-    for jobs in group_jobs(todo):
-        if limits.stopping():
-            return
+    limits, model, writer = limits or Limits(), ModelInMemory(), Writer()
+    not_drawn = not_written = 0  # the second is counted by the writer's thread
+
+    def store(job: BatchJob, outcome: Picture | Exception, seconds: float) -> Record:
+        nonlocal not_written
+        encoded = encode(job, outcome, metadata)
+        record = save(job, encoded, seconds, folder, manifest, overwrite, remarks(outcome))
+        not_written += record["status"] == "failed" and not isinstance(outcome, Exception)
+        return record
+
+    def is_enough() -> bool:
+        too_many = limits.failures is not None and not_drawn + not_written >= limits.failures
+        return too_many or writer.broken is not None or limits.halting()
+
+    with writer:
         try:
-            for job, outcome, seconds in _draw_group(jobs, model, limits, tell):
-                if isinstance(outcome, Exception):
-                    record = _failure(job, outcome, seconds)
-                    manifest.append(record)
-                else:
-                    record = _save(job, outcome, seconds, folder, manifest, metadata, overwrite)
-                yield record
-                failed += record["status"] == "failed"
-                if limits.failures is not None and failed >= limits.failures:
-                    return
+            for jobs in group_jobs(todo):
+                if limits.stopping():
+                    break
+                for job, outcome, seconds in draw_group(
+                    jobs, model, replace(limits, halting=is_enough), tell, warn
+                ):
+                    not_drawn += isinstance(outcome, Exception)
+                    size = 0 if isinstance(outcome, Exception) else outcome.pixels.nbytes
+                    writer.put(partial(store, job, outcome, seconds), size)
+                    yield from writer.written()
+                    if is_enough():
+                        raise _Stopped
         except _Stopped:
-            return
+            pass
+        yield from writer.finish()
 
 
 def group_jobs(jobs: Sequence[BatchJob]) -> list[list[BatchJob]]:
@@ -131,8 +163,12 @@ def _model_key(config: GenerateConfig) -> tuple[Any, ...]:
 Outcome = tuple[BatchJob, "Picture | Exception", float]
 
 
-def _draw_group(
-    group: Sequence[BatchJob], model: _Model, limits: Limits, tell: Callable[[str], None] | None
+def draw_group(
+    group: Sequence[BatchJob],
+    model: ModelInMemory,
+    limits: Limits,
+    tell: Callable[[str], None] | None,
+    warn: Callable[[str], None] | None = None,
 ) -> Iterator[Outcome]:
     """Each picture of one config, or why there is none, with its share of the seconds of its batch.
 
@@ -145,7 +181,7 @@ def _draw_group(
             raise group[0].problem
         from t2i import pipeline
 
-        loaded = model.load(group[0].config)
+        loaded, room = model.load(group[0].config)
     except Exception as error:
         seconds = time.perf_counter() - began
         yield from ((job, error, seconds / len(group)) for job in group)
@@ -153,14 +189,18 @@ def _draw_group(
     waiting = [list(group)]
     while waiting:
         left = {job.index: job for job in waiting.pop()}
-        flight, shared, share = _Flight(limits.stopping), frozenset[int](), 0.0
+        flight, shared, share = _Flight(limits), frozenset[int](), 0.0
         jobs = [Job(job.index, job.prompt, 0, 0, job.seed) for job in left.values()]
         began = time.perf_counter()
         try:
-            for picture in pipeline.generate(group[0].config, loaded, flight.on_step, jobs, tell):
+            config, on_step = group[0].config, flight.on_step
+            for made in pipeline.generate_each(config, loaded, on_step, jobs, tell, warn, room):
                 if flight.indices != shared:
                     shared, share = flight.indices, (time.perf_counter() - began) / len(flight.indices)
-                yield left.pop(picture.index), picture, share
+                if isinstance(made, pipeline.Failed):
+                    yield left.pop(made.job.index), made.error, share
+                else:
+                    yield left.pop(made.index), made, share
                 began = time.perf_counter()
         except _Stopped:
             raise
@@ -179,38 +219,61 @@ def _draw_group(
 
 @dataclass
 class _Flight:
-    """Which pictures are being denoised; between two batches it asks whether to stop."""
+    """Which pictures are being denoised; at every step it asks whether to go on."""
 
-    stopping: Callable[[], bool]
+    limits: Limits
     indices: frozenset[int] = frozenset()
 
     def on_step(self, done: StepDone) -> None:
         indices = frozenset(job.index for job in done.jobs)
-        if indices != self.indices:
-            self.indices = indices
-            if self.stopping():
-                raise _Stopped
+        if self.limits.halting() or (indices != self.indices and self.limits.stopping()):
+            raise _Stopped
+        self.indices = indices
 
 
-def _save(
+def encode(job: BatchJob, outcome: Picture | Exception, metadata: str) -> bytes | Exception:
+    """The bytes of a picture's file, or why there are none.
+
+    Args:
+        job: The picture; its file name says the format.
+        outcome: What `draw_group` made of it.
+        metadata: As `images.save` has it.
+    """
+    if isinstance(outcome, Exception):
+        return outcome
+    try:
+        return images.encode(outcome.pixels, picture_format(Path(job.file)), outcome.recipe, metadata)
+    except StorageError as error:
+        return error
+
+
+def save(
     job: BatchJob,
-    picture: Picture,
+    encoded: bytes | Exception,
     seconds: float,
     folder: Path,
     manifest: Manifest,
-    metadata: str,
     overwrite: bool,
+    remarks: Mapping[str, Any] | None = None,
 ) -> Record:
-    """Write a picture and its line; the line of the failure where the picture cannot be written.
+    """Write a picture and its line; the line of the failure where there is none or it cannot be written.
+
+    Args:
+        job: The picture.
+        encoded: From `encode`.
+        seconds: It took.
+        folder: Of the pictures.
+        manifest: Of this folder.
+        overwrite: Whether a file that no picture of the batch made may be replaced.
+        remarks: Of `remarks`.
 
     Raises:
         StorageError: The manifest cannot be written.
     """
-    path = folder / job.file
-    try:
-        data = images.encode(picture.pixels, picture_format(path), picture.recipe, metadata)
-        sha256 = hashlib.sha256(data).hexdigest()
-        record = _record(job, "done", seconds, file=job.file, sha256=sha256)
+    if isinstance(encoded, bytes):
+        data = encoded
+        record = _record(job, "done", seconds, file=job.file, sha256=hashlib.sha256(data).hexdigest())
+        record |= remarks or {}
 
         def write(temporary: Path) -> None:
             temporary.write_bytes(data)
@@ -219,18 +282,38 @@ def _save(
             manifest.append(record)
             durable.fault_point("batch.after_line")
 
-        durable.write_with(path, write, overwrite or job.owned)
-        durable.fault_point("batch.after_picture")
-    except StorageError as error:
-        record = _failure(job, error, seconds)
-        manifest.append(record)
+        try:
+            durable.write_with(folder / job.file, write, overwrite or job.owned)
+            durable.fault_point("batch.after_picture")
+            return record
+        except StorageError as error:
+            encoded = error
+    file = job.file if job.owned else None
+    record = _record(job, "failed", seconds, file=file, error=describe(encoded))
+    record["exit_code"] = encoded.exit_code if isinstance(encoded, T2IError) else T2IError.exit_code
+    manifest.append(record)
     return record
 
 
-def _failure(job: BatchJob, error: Exception, seconds: float) -> Record:
+def remarks(outcome: Picture | Exception) -> dict[str, Any]:
+    """What a line of the manifest says besides of a picture that did not come about as planned.
+
+    Returns:
+        "notes", what a person should know of it; "memory", what was given up so that it fits (of
+        `t2i.memory.STEPS`); neither, mostly.
+    """
+    if isinstance(outcome, Exception):
+        return {}
+    found = {"notes": list(outcome.notes), "memory": outcome.recipe["runtime"].get("memory")}
+    return {name: value for name, value in found.items() if value}
+
+
+def describe(error: Exception) -> str:
+    """Why a picture failed, in one line; of memory also what to do."""
     text = error.message if isinstance(error, T2IError) else f"{type(error).__name__}: {error}"
-    text = " ".join(text.split())[:LONGEST_ERROR]
-    return _record(job, "failed", seconds, file=job.file if job.owned else None, error=text)
+    if isinstance(error, OutOfMemory) and error.hint:
+        text += f"; {error.hint}"
+    return " ".join(text.split())[:LONGEST_ERROR]
 
 
 def _record(

@@ -57,8 +57,9 @@ def render_page(
         f'<script type="application/json" id="recipes">{_json(_recipes(rows, folder))}</script>',
     ]
     assets = ASSETS / "report"
-    style, script = ((assets / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    return document(f"t2i batch: {source}", style, parts, PICTURES, script)
+    names = ("page.css", "report.css", "report.js")
+    page, table, script = ((assets / name).read_text(encoding="utf-8") for name in names)
+    return document(f"t2i batch: {source}", page + table, parts, PICTURES, script)
 
 
 def _kinds(row: Row) -> list[str]:

@@ -168,7 +168,7 @@ class _Settling:
             try:
                 self.previews[shape] = preview(shape)
                 if config.model not in self.identities:
-                    self.identities[config.model] = _identity(config.model)
+                    self.identities[config.model] = identity(config.model)
             except T2IError as error:
                 self.previews[shape] = error
         found = self.previews[shape]
@@ -178,7 +178,7 @@ class _Settling:
         return _Settled(found, self.identities[config.model], None)
 
 
-def _identity(model: str) -> str:
+def identity(model: str) -> str:
     """What tells a model from others: the hashes of its files, or its id where they are on the Hub."""
     source = weights.resolve_model(model)
     if source.path is None:

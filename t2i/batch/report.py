@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from t2i import durable
@@ -24,6 +24,9 @@ from t2i.version import __version__
 PAGE = "report.html"
 PICTURES_PER_SHEET = 150
 OURS = re.compile(rf"report\.html|contact-sheet(-\d+)?\.png|{DIFFERENCES}/.*", re.I)
+
+Made = tuple[str, Callable[[], bytes]]
+"""Of a file: the digest of what it is made from, and how to make it."""
 
 
 def check_room(folder: Path, jobs: Sequence[BatchJob], pictures: int, overwrite: bool) -> None:
@@ -90,33 +93,49 @@ def write_report(
         return lambda: images.encode(side_by_side(row, folder), "PNG", metadata=metadata)
 
     done = [row for row in rows if row.status == "done"]
-    wanted: dict[str, tuple[str, Callable[[], bytes]]] = {}  # name → what it is made from, and how
+    wanted: dict[str, Made] = {}
     for number, start in enumerate(range(0, len(done), PICTURES_PER_SHEET)):
         shown = done[start : start + PICTURES_PER_SHEET]
         facts = [(row.line, row.seed, row.prompt, row.file, row.sha256) for row in shown]
-        wanted[sheet_name(number)] = _digest(facts, metadata), sheet(shown)
+        wanted[sheet_name(number)] = digest(facts, metadata), sheet(shown)
     sheets = list(wanted)
     for row in done:
         if row.difference_file is not None and row.verdict is not None:
-            made = _digest(
+            made = digest(
                 row.line, row.prompt, row.sha256, str(row.verdict.reference), row.verdict.text, metadata
             )
             wanted[row.difference_file] = made, difference(row)
     page = render_page(source, rows, folder, sheets, comparison).encode()
     wanted[PAGE] = hashlib.sha256(page).hexdigest(), lambda: page
+    replace_files(folder, wanted, OURS, overwrite)
+    return folder / PAGE
+
+
+def replace_files(folder: Path, wanted: Mapping[str, Made], ours: re.Pattern[str], overwrite: bool) -> None:
+    """Write what is missing or made from other facts, remove those of before that nobody wants any more.
+
+    Args:
+        folder: Of the pictures.
+        wanted: Names → files; `batch.json` notes that they are t2i's.
+        ours: Matches every name that `wanted` may have; other files that `batch.json` notes stay.
+        overwrite: Whether files that it does not note may be replaced.
+
+    Raises:
+        StorageError: A file cannot be written.
+    """
     before = kept_reports(folder)
     stale = [
         name
-        for name, (made, _) in wanted.items()
-        if before.get(name) != made or not (folder / name).is_file()
+        for name, (facts, _) in wanted.items()
+        if before.get(name) != facts or not (folder / name).is_file()
     ]
     keep_reports(folder, {**before, **dict.fromkeys(stale)})  # from here on their names are t2i's
     for name in stale:
         durable.write_bytes(folder / name, wanted[name][1](), overwrite or name in before)
-    for name in before.keys() - wanted.keys():
+    others = {name: facts for name, facts in before.items() if not ours.fullmatch(name)}
+    for name in before.keys() - wanted.keys() - others.keys():
         _remove(folder, name)
-    keep_reports(folder, {name: made for name, (made, _) in wanted.items()})
-    return folder / PAGE
+    keep_reports(folder, {**others, **{name: facts for name, (facts, _) in wanted.items()}})
 
 
 def sheet_name(number: int) -> str:
@@ -124,17 +143,17 @@ def sheet_name(number: int) -> str:
     return "contact-sheet.png" if number == 0 else f"contact-sheet-{number + 1}.png"
 
 
-def _digest(*facts: object) -> str:
+def digest(*facts: object) -> str:
+    """What a file was made from, this t2i included, in short; hexadecimal."""
     return hashlib.sha256(json.dumps([__version__, *facts]).encode()).hexdigest()
 
 
 def _remove(folder: Path, name: str) -> None:
-    """Delete a report of before; names that no report has are left alone, whatever `batch.json` says."""
-    if OURS.fullmatch(name):
-        try:
-            (folder / name).unlink(missing_ok=True)
-            parent = folder / PurePosixPath(name).parent
-            if parent != folder and not any(parent.iterdir()):
-                parent.rmdir()
-        except OSError as error:
-            raise durable.storage_error(folder / name, error) from error
+    """Delete a report of before, and its folder if that is empty then."""
+    try:
+        (folder / name).unlink(missing_ok=True)
+        parent = folder / PurePosixPath(name).parent
+        if parent != folder and not any(parent.iterdir()):
+            parent.rmdir()
+    except OSError as error:
+        raise durable.storage_error(folder / name, error) from error

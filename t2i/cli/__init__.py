@@ -19,8 +19,8 @@ from t2i.errors import EXIT_CODES
 from t2i.version import __version__
 
 COMMANDS = (
-    "generate", "batch", "train", "eval", "show", "replay", "verify", "models", "schedulers", "doctor",
-    "version",
+    "generate", "batch", "sweep", "train", "eval", "show", "replay", "verify", "models", "schedulers",
+    "doctor", "version",
 )  # fmt: skip
 
 HELP = "Text to image: draw pictures from words, train your own model, and rebuild any picture exactly."

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ from t2i.cli.door import notice, raise_all
 from t2i.cli.options import config_command
 from t2i.config import GenerateConfig
 from t2i.config.batch import BatchConfig
-from t2i.errors import Interrupted, PartialError, ResourceError
+from t2i.errors import Interrupted, OutOfMemory, PartialError, ResourceError, T2IError
 from t2i.promptfiles import PromptFile, PromptFileError, PromptOptions, parse_prompt_file
 from t2i.promptfiles.sources import format_of, read_bytes
 
@@ -50,16 +50,18 @@ def command(
     kept = batch.kept_run_seed(folder) if config.run_seed is None else config.run_seed
     parsed = parse(0 if kept is None and config.shard is not None else kept)
     environment.prepare(offline=config.offline, quiet=not config.verbose)
+    if config.is_shared:
+        batch.check_crew(config)
     if config.dry_run:
-        _Plan.make(parsed, batch.read_records(folder), folder, config).show()
+        Plan.make(parsed, batch.read_records(folder), folder, config).show()
         return
-    with batch.open_manifest(folder, config.wait) as manifest, _stop_softly() as stopping:
+    with batch.open_manifest(folder, config.wait) as manifest, stop_softly() as stopping:
         kept = batch.kept_run_seed(folder) if config.run_seed is None else None
         if kept is None:
             batch.keep_run_seed(folder, parsed.run_seed)
         elif kept != parsed.run_seed:  # a process that we waited for has drawn one
             parsed = parse(kept)
-        plan = _Plan.make(parsed, manifest.records, folder, config)
+        plan = Plan.make(parsed, manifest.records, folder, config)
         plan.reporting.check(manifest.records)
         plan.tell()
         plan.draw(manifest, batch.Limits(config.most_failures, stopping))
@@ -81,7 +83,7 @@ def _parser(file: str, config: BatchConfig, defaults: dict[str, Any]) -> Callabl
 
 
 @contextmanager
-def _stop_softly() -> Iterator[Callable[[], bool]]:
+def stop_softly() -> Iterator[Callable[[], bool]]:
     """Ctrl-C and SIGTERM ask to stop, and only the second one interrupts; yields whether somebody asked."""
     asked = False
     before: dict[int, Any] = {}
@@ -108,7 +110,7 @@ def _stop_softly() -> Iterator[Callable[[], bool]]:
 
 
 @dataclass
-class _Plan:
+class Plan:
     """The pictures of one run, and what is said about them."""
 
     config: BatchConfig
@@ -122,7 +124,7 @@ class _Plan:
     last_line: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def make(cls, parsed: PromptFile, records: batch.Records, folder: Path, config: BatchConfig) -> _Plan:
+    def make(cls, parsed: PromptFile, records: batch.Records, folder: Path, config: BatchConfig) -> Plan:
         """Plan everything, then keep what is in the shard."""
         every = batch.plan_batch(parsed.entries, records, folder, config.overwrite)
         jobs = [job for job in every if batch.in_shard(job, config.shard_of)]
@@ -201,22 +203,33 @@ class _Plan:
             Interrupted: Somebody asked to stop.
             PartialError: Some failed or are left.
             ResourceError: All did.
+            OutOfMemory: All did, for that reason.
             DifferentError: All are there, and not as expected.
+            WorkersLost: No worker is left to draw the rest.
             StorageError: A report cannot be written.
         """
         made = failed = 0
+        codes: set[int] = set()
         left = {job.id for job in self.todo}
         tell = notice if self.config.verbose else None
+        metadata, overwrite = self.config.metadata, self.config.overwrite
+        lost: list[T2IError] = []
         records = batch.draw_batch(
-            self.todo, self.folder, manifest, self.config.metadata, self.config.overwrite, limits, tell
+            self.todo, self.folder, manifest, metadata, overwrite, limits, tell, notice
         )
-        with self._progress() as advance:
-            for record in records:
-                made += record["status"] == "done"
-                failed += record["status"] == "failed"
-                left.discard(record["job"])
-                self._tell_record(record)
-                advance(made, failed)
+        if self.config.is_shared:
+            records = batch.draw_shared(self.config, self.todo, self.folder, manifest, limits, tell, notice)
+        with closing(records), self._progress() as advance:
+            try:
+                for record in records:
+                    made += record["status"] == "done"
+                    failed += record["status"] == "failed"
+                    codes |= {record["exit_code"]} if record["status"] == "failed" else set()
+                    left.discard(record["job"])
+                    self._tell_record(record)
+                    advance(made, failed)
+            except batch.WorkersLost as error:
+                lost.append(error)
         failures = self.reporting.finish(manifest.records, left)
         counts = {"done": len(self.done) + made, "made": made, "failed": failed, "left": len(left)}
         self._event("end", counts)
@@ -225,13 +238,14 @@ class _Plan:
         elif failed:
             message = f"{_count(failed, 'picture')} of {len(self.jobs)} failed"
             message += f", {len(left)} not tried" if left else ""
-            kind = PartialError if made or self.done else ResourceError
+            worst = OutOfMemory if codes == {OutOfMemory.exit_code} else ResourceError
+            kind = PartialError if made or self.done else worst
             failures.append(kind(message, f"{manifest.path} says why; {AGAIN}"))
-        raise_all(failures)
+        raise_all([*failures, *lost])
 
     def _tell_record(self, record: batch.Record) -> None:
-        if record["status"] == "failed":
-            notice(f"line {record['line']}, seed {record['seed']}: {record['error']}")
+        for line in [record["error"]] if record["status"] == "failed" else record.get("notes", ()):
+            notice(f"line {record['line']}, seed {record['seed']}: {line}")
         path = str(self.folder / record["file"]) if record["status"] == "done" else None
         self._event(record["status"], {**record, "path": path})
         if path is not None and not self.config.json:

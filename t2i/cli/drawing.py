@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t2i import environment, images, naming, schedulers, settling
+from t2i import environment, images, naming, recipes, schedulers, settling
 from t2i.cli.door import notice, printable
 from t2i.config import GenerateConfig
 from t2i.config.output import OutputConfig
@@ -17,7 +17,7 @@ from t2i.errors import PartialError, T2IError, UsageError
 from t2i.jobs import Job, plan_jobs
 
 if TYPE_CHECKING:
-    from t2i.pipeline import OnStep, Picture, StepDone
+    from t2i.pipeline import Failed, OnStep, Picture, StepDone
 
 
 def draw(
@@ -35,7 +35,7 @@ def draw(
         notices: Said once nothing can be refused any more.
 
     Raises:
-        PartialError: Some pictures were written before the failure; they stay.
+        PartialError: Some pictures were written, others failed.
         T2IError: None was.
     """
     if config.scheduler is not None:
@@ -48,19 +48,28 @@ def draw(
         if sheet in paths:
             raise UsageError(f"--grid: the sheet would be called {sheet.name}, as one of the pictures")
     naming.check_writable([*paths, *([sheet] if sheet else [])])
+    if door.metadata == "full":
+        recipes.check_fits(config)
     prepare(door)
     if door.dry_run:
         return _dry_run(config, jobs, paths, sheet, door, notices)
     written, for_sheet = 0, []
+    failed: list[Failed] = []
     try:
-        for picture in _pictures(config, jobs, door, same_as, notices):
+        for picture in _pictures(config, jobs, door, same_as, notices, failed):
             path = paths[picture.index if same_as is None else 0]
             images.save(path, picture.pixels, picture.recipe, door.metadata, door.overwrite)
             written += 1
             for_sheet += [picture] if sheet else []
             _print_result(path, picture, door)
-        if sheet is not None:
+            for line in picture.notes:
+                notice(f"{path}: {line}")
+        if sheet is not None and for_sheet:
             _save_sheet(sheet, sorted(for_sheet, key=lambda picture: picture.index), door)
+        for lost in failed if len(jobs) > 1 else ():
+            notice(f"{paths[lost.job.index]} could not be made: {lost.error.message}")
+        if failed:
+            raise failed[0].error
     except T2IError as error:
         if not written:
             raise
@@ -95,7 +104,9 @@ def _pictures(
     door: OutputConfig,
     same_as: Mapping[str, Any] | None,
     notices: Sequence[str],
+    failed: list[Failed],
 ) -> Iterator[Picture]:
+    """The pictures that can be drawn; the others go into `failed`."""
     runtime = None
     with environment.collecting_later():
         from t2i import pipeline, weights
@@ -115,8 +126,13 @@ def _pictures(
         return
     if not door.verbose:
         environment.silence_loaded_libraries()
+    tell = notice if door.verbose else None
     with progress(f"drawing {len(jobs)} pictures" if len(jobs) > 1 else "drawing") as on_step:
-        yield from pipeline.generate(config, model, on_step, jobs, notice if door.verbose else None)
+        for made in pipeline.generate_each(config, model, on_step, jobs, tell, notice):
+            if isinstance(made, pipeline.Failed):
+                failed.append(made)
+            else:
+                yield made
 
 
 def _print_result(path: Path, picture: Picture, door: OutputConfig) -> None:

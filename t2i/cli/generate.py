@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from typing import Annotated, Any
 
 import typer
@@ -13,10 +13,12 @@ import typer
 from t2i.cli import drawing
 from t2i.cli.door import notice
 from t2i.cli.options import config_command
-from t2i.config import GenerateConfig
+from t2i.config import GenerateConfig, flag_of
 from t2i.config.output import OutputConfig
 from t2i.errors import UsageError
 from t2i.jobs import read_prompts
+
+USED_BY_EXPLAIN = {"prompts", "model", "json", "verbose", "offline"}
 
 
 @config_command(GenerateConfig, also=OutputConfig, positional="prompts", none_means="the model's")
@@ -41,9 +43,19 @@ def command(
     using = f"using {config.model}, the small built-in model; for larger ones see `t2i models` and --model"
     notices = [] if "model" in given else [using]
     if explain_prompt:
+        _refuse_idle({**given, "size": size}, door)
         _explain(config, door, notices)
     else:
         drawing.draw(config, door, notices=notices)
+
+
+def _refuse_idle(given: Mapping[str, Any], door: OutputConfig) -> None:
+    """Refuse options of the drawing beside --explain-prompt, which draws nothing."""
+    changed = [item.name for item in fields(door) if getattr(door, item.name) != item.default]
+    typed = [*(name for name, value in given.items() if value is not None), *changed]
+    idle = ", ".join(flag_of(name) for name in typed if name not in USED_BY_EXPLAIN)
+    if idle:
+        raise UsageError(f"--explain-prompt draws nothing: {idle} would have no effect", "leave it out")
 
 
 def _explain(config: GenerateConfig, door: OutputConfig, notices: Sequence[str]) -> None:

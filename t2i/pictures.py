@@ -1,0 +1,219 @@
+"""One batch: prompts → latents → pictures with recipes. `t2i.pipeline` decides what goes into a batch.
+
+Rows of a batch do not mix: one that is not made of finite numbers fails alone.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from t2i import devices, latents, memory, recipes, sampling, schedulers
+from t2i.config import GenerateConfig
+from t2i.devices import Runtime
+from t2i.errors import ModelError
+from t2i.images import pixels_sha256
+from t2i.jobs import Job
+from t2i.memory import Room
+from t2i.version import __version__
+from t2i.weights import LoadedModel
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from t2i.conditioning import Conditioning
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One finished picture.
+
+    Args:
+        pixels: uint8, (H, W, 3).
+        prompt: What was asked for.
+        seed: Its own seed.
+        index: Position in the run.
+        recipe: See `t2i.recipes`.
+        notes: What a person should know of it, a line each, as the recipe has it; mostly nothing.
+    """
+
+    pixels: np.ndarray
+    prompt: str
+    seed: int
+    index: int
+    recipe: recipes.Recipe
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A picture that could not be made, which says nothing about the others of its batch."""
+
+    job: Job
+    error: ModelError
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One network call of one batch: for progress, previews and films.
+
+    Args:
+        jobs: The pictures of this batch.
+        step: Latents and outputs after the call; see `t2i.sampling.Step`.
+        steps_done: Network calls of the whole run so far.
+        steps_total: Network calls of the whole run.
+    """
+
+    jobs: tuple[Job, ...]
+    step: sampling.Step
+    steps_done: int
+    steps_total: int
+
+
+OnStep = Callable[[StepDone], None]
+
+
+class Progress:
+    """Turns the steps of one batch after another into the progress of a run of so many batches."""
+
+    def __init__(self, on_step: OnStep | None, batches: int) -> None:
+        self.on_step = on_step
+        self.batches = batches
+        self.done = 0
+
+    def __call__(self, jobs: Sequence[Job], step: sampling.Step, calls: int) -> None:
+        self.done += 1
+        if self.on_step is not None:
+            self.on_step(StepDone(tuple(jobs), step, self.done, max(self.done, calls * self.batches)))
+
+
+@dataclass(frozen=True)
+class Easel:
+    """What all batches of a run have in common.
+
+    Args:
+        config: Settled.
+        model: Loaded for `runtime`.
+        runtime: How to compute.
+        hashes: Of the model's files.
+        progress: Told of every step.
+        room: Of the model.
+    """
+
+    config: GenerateConfig
+    model: LoadedModel
+    runtime: Runtime
+    hashes: dict[str, str]
+    progress: Progress
+    room: Room
+
+    def denoise(self, jobs: Sequence[Job]) -> torch.Tensor:
+        """The denoised latents of one batch of prompts that need equally many chunks, (B, C, h, w)."""
+        family, device, uncond = self.model.family, self.runtime.device, None
+        assert self.config.guidance_scale
+        with computing(self.runtime):
+            with self.room.computing(*family.parts.text_encoders):
+                cond = family.encode_prompts([job.prompt for job in jobs]).to(device)
+                if self.config.guidance_scale > 1:
+                    negative = [self.config.negative_prompt] * len(jobs)
+                    uncond = family.encode_negative_prompts(negative).to(device)
+            with self.room.computing(self.model.unet):
+                return self._denoise(jobs, cond, uncond)
+
+    def decode(self, jobs: Sequence[Job], final: torch.Tensor, steps: set[str]) -> list[Picture | Failed]:
+        """The pictures of denoised latents (B, C, h, w); `steps` of `memory.STEPS` have been given up."""
+        vae = self.model.vae
+        with computing(self.runtime), self.room.computing(vae), memory.saving(vae, steps):
+            decoded = latents.decode_each(vae, final)
+        outcomes: list[Picture | Failed] = []
+        for row, (job, outcome) in enumerate(zip(jobs, decoded, strict=True)):
+            if isinstance(outcome, ModelError):
+                outcomes.append(Failed(job, outcome))
+            else:
+                placed = recipes.Placed(job.index, job.seed, tuple(final.shape), row)
+                outcomes.append(self._picture(job, outcome, placed, steps))
+        return outcomes
+
+    def _denoise(self, jobs: Sequence[Job], cond: Conditioning, uncond: Conditioning | None) -> torch.Tensor:
+        config, model, device = self.config, self.model, self.runtime.device
+        assert config.steps and config.width and config.height and config.guidance_scale
+        denoiser = model.family.denoiser(cond, uncond, config.guidance_scale, config.width, config.height)
+        scheduler = schedulers.make_scheduler(config.scheduler, model.scheduler_config)
+        schedulers.set_timesteps(scheduler, config.steps, device)
+        noise, generators = latents.initial_noise(
+            [job.seed for job in jobs],
+            model.vae.config.latent_channels,
+            *latents.latent_size(model.vae, config.width, config.height),
+            model.unet.dtype,
+        )
+        current = sampling.initial_latents(noise.to(device), scheduler)
+        for step in sampling.denoise(denoiser, scheduler, current, generators):
+            current = step.latents
+            self.progress(jobs, step, len(scheduler.timesteps))
+        return current
+
+    def _picture(
+        self, job: Job, decoded: latents.Decoded, placed: recipes.Placed, steps: set[str]
+    ) -> Picture:
+        pixels = latents.to_uint8(decoded.pixels[None])[0]
+        runtime: dict[str, Any] = {
+            **self.runtime.describe(),
+            "vae_dtype": devices.DTYPE_NAMES[decoded.vae_dtype],
+            "versions": versions(),
+        }
+        notes = []
+        if steps:
+            runtime["memory"] = [step for step in memory.STEPS if step in steps]
+        if decoded.retried:
+            runtime["vae_retried"] = decoded.retried
+            notes.append(f"decoded once more, in fp32, because it was {decoded.retried}")
+        identity = {"id": self.model.id, "family": self.model.family.name, "files": self.hashes}
+        own = self.config.replace(prompts=(job.prompt,), seed=job.seed, num_images=1, batch_size=None)
+        recipe = recipes.make_recipe(own, placed, identity, runtime, pixels_sha256(pixels))
+        if decoded.flat:
+            recipe["image"]["flat"] = True
+            notes.append("the picture is nearly one colour")
+        return Picture(pixels, job.prompt, job.seed, job.index, recipe, tuple(notes))
+
+
+def recorded_steps(recipe: Mapping[str, Any]) -> set[str]:
+    """What had been given up of `memory.STEPS` when the picture of a recipe was made."""
+    recorded = recipe["runtime"].get("memory")
+    return {step for step in memory.STEPS if isinstance(recorded, list) and step in recorded}
+
+
+def versions() -> dict[str, str]:
+    """What the picture depends on besides files."""
+    return {"python": platform.python_version(), **_library_versions(), "t2i": __version__}
+
+
+@cache
+def _library_versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("torch", "diffusers", "transformers")}
+
+
+@contextmanager
+def computing(runtime: Runtime) -> Iterator[None]:
+    """Compute as `runtime` says, and leave torch's switches as they were (a training may own them)."""
+    before = (
+        torch.get_num_threads(),
+        torch.get_float32_matmul_precision(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.deterministic,
+        torch.backends.cudnn.benchmark,
+    )
+    devices.apply_runtime(runtime)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.set_float32_matmul_precision(before[1])
+        torch.use_deterministic_algorithms(before[2])
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[3:]
