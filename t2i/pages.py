@@ -47,3 +47,9 @@ def text(value: str) -> str:
 def tag(name: str, value: str, kind: str = "") -> str:
     """An element with plain text in it."""
     return f"<{name}{f' class={kind}' if kind else ''}>{text(value)}</{name}>"
+
+
+def data_address(picture: bytes) -> str:
+    """A PNG or WebP file as an address that holds it whole."""
+    kind = "png" if picture.startswith(b"\x89PNG") else "webp"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"

@@ -93,10 +93,20 @@ def dumps(recipe: Mapping[str, Any]) -> str:
     text = text.encode("utf-8", "replace").decode()  # a lone surrogate in a prompt cannot be written
     if len(text.encode()) > MAX_RECIPE_BYTES:
         raise StorageError(
-            f"the recipe has {len(text.encode())} bytes, more than {MAX_RECIPE_BYTES}",
+            f"the recipe has {len(text.encode())} bytes or more, and a picture can carry {MAX_RECIPE_BYTES}",
             "use a shorter prompt or --metadata minimal",
         )
     return text
+
+
+def check_fits(config: GenerateConfig) -> None:
+    """Refuse prompts that no recipe has room for, before the model is loaded.
+
+    Raises:
+        StorageError: A prompt and its settings alone are longer than a picture may carry.
+    """
+    for prompt in dict.fromkeys(config.prompts):
+        dumps(config.replace(prompts=(prompt,)).to_dict())
 
 
 def loads(text: str) -> Recipe:

@@ -48,11 +48,12 @@ def preview(config: GenerateConfig) -> GenerateConfig:
 def rehearse(config: GenerateConfig) -> GenerateConfig:
     """`preview` that refuses the device, number format and steps that a run would refuse.
 
-    Imports torch where one of them was given, or a scheduler; still reads no weights.
+    Imports torch where one of them was given, or a scheduler; still reads no weights. Asks the Hub about a
+    model that is there, and downloads nothing.
 
     Raises:
         UsageError: A device that is not here, a format it cannot do, steps that the scheduler has not.
-        ModelError: As `preview`.
+        ModelError: As `preview`, or as `weights.fetch_model` for a model on the Hub.
     """
     if (config.device, config.dtype) != ("auto", "auto"):
         from t2i.devices import choose_runtime
@@ -60,6 +61,7 @@ def rehearse(config: GenerateConfig) -> GenerateConfig:
         choose_runtime(config.device, config.dtype)
     settled = preview(config)
     source = weights.resolve_model(config.model)
+    weights.fetch_model(source, download=False)
     if source.path is not None and (config.steps, config.scheduler) != (None, None):
         check_steps(settled, source.inspection.scheduler_config)
     return settled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -16,5 +17,6 @@ def printable(text: str) -> str:
 
 
 def latin(text: str) -> str:
-    """Text in the letters that Pillow's own font has; a question mark for each of the others."""
-    return text.encode("latin-1", "replace").decode("latin-1")
+    """Text in the letters that Pillow's own font has: without accents, a question mark for each other one."""
+    letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return "".join(letters).replace("×", "x").encode("ascii", "replace").decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from typing import TYPE_CHECKING
 
@@ -27,3 +28,22 @@ def tile(pixels: np.ndarray, smallest: int, largest: int) -> PillowImage.Image:
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
     picture.thumbnail((largest, largest), Image.Resampling.LANCZOS)
     return picture
+
+
+def thumbnail(pixels: np.ndarray, exact: int, largest: int) -> bytes:
+    """A small picture for a page, without metadata: PNG as it is, or scaled down as WebP.
+
+    Args:
+        pixels: uint8, (H, W, 3).
+        exact: A longer side up to it is left alone, pixels.
+        largest: Of the longer side of the others, pixels.
+    """
+    from PIL import Image
+
+    picture, buffer = Image.fromarray(pixels), io.BytesIO()
+    if max(picture.size) <= exact:
+        picture.save(buffer, "PNG")
+    else:
+        picture.thumbnail((largest, largest))
+        picture.save(buffer, "WEBP", quality=85)
+    return buffer.getvalue()

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -100,6 +101,44 @@ def test_the_model_that_was_taken_is_told_unless_it_is_refused(run: Run) -> None
     assert planned.code == 0 and "t2i: using pocket" in planned.err and "t2i: seed " in planned.err
 
 
+@pytest.mark.parametrize("options", [[], ["--offline"]])
+def test_a_dry_run_refuses_a_model_that_the_run_would_not_find(run: Run, options: list[str]) -> None:
+    for name in ("runs/x", "sdxl"):  # might be on the Hub, which this process does not ask
+        result = run("generate", "a dog", "--dry-run", "-m", name, *options)
+        assert (result.code, result.out) == (4, "") and "is not on this machine" in result.err
+
+
+def test_a_dry_run_asks_the_hub_and_downloads_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = ["model_index.json"]
+
+    def asked(hub: object, repo: str, revision: str | None = None) -> object:
+        return SimpleNamespace(sha="a" * 40, siblings=[SimpleNamespace(rfilename=name) for name in files])
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", asked)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("downloaded"))
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    line = ["generate", "a dog", "--dry-run", "-m", "somebody/something", "-o", "x.png"]
+    assert run(*line).lines == ["x.png"]
+    files[:] = ["README.md"]
+    refused = run(*line)
+    assert refused.code == 4 and "somebody/something is not a Diffusers model" in refused.err
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry-run"])
+def test_a_prompt_that_no_recipe_can_hold_costs_no_loading(
+    run: Run, tiny_pocket: Path, monkeypatch: pytest.MonkeyPatch, dry: list[str]
+) -> None:
+    monkeypatch.setattr("t2i.weights.load_model", lambda *_: pytest.fail("loading had begun"))
+    line = ["generate", "a dog", "red dog " * 10_000, "-m", tiny_pocket, "--dry-run", "-o", "out/"]
+    line = [part for part in line if part != "--dry-run" or dry]
+    result = run(*line)
+    assert (
+        result.code == 4 and "a picture can carry 60000" in result.err and "--metadata minimal" in result.err
+    )
+    if dry:
+        assert run(*line, "--metadata", "minimal").code == 0
+
+
 def test_an_idle_negative_prompt_is_told(run: Run, tiny_pocket: Path) -> None:
     line = ["generate", "a dog", "-m", tiny_pocket, "-s", 1, "--steps", 2, "-n", "red"]
     off = run(*line, "-g", 1, "-o", "off.png")
@@ -178,6 +217,22 @@ def test_explain_prompt_loads_no_network(
 def test_explain_prompt_needs_one(run: Run) -> None:
     result = run("generate", "--explain-prompt")
     assert result.code == 2 and "no prompt to explain" in result.err
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--steps", 3, "-N", 2], "--steps, --num-images"),
+        (["--size", "64x64"], "--size"),
+        (["-o", "x.png", "--grid"], "--output, --grid"),
+        (["--deterministic", "--dry-run"], "--deterministic, --dry-run"),
+        (["-n", ""], "--negative-prompt"),
+    ],
+)
+def test_explain_prompt_takes_no_options_of_the_drawing(run: Run, options: list[Any], named: str) -> None:
+    result = run("generate", "a dog", "--explain-prompt", *options)
+    assert (result.code, result.out) == (2, "")
+    assert f"error: --explain-prompt draws nothing: {named} would have no effect" in result.err
 
 
 def test_explain_prompt_as_json(run: Run, tiny_pocket: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,6 +172,37 @@ def test_what_changes_the_look_and_no_rgb_value_is_seen(
         assert not verdict.holds and verdict.lines()[0] == f"pixels: different (not compared: {reason})"
 
 
+@pytest.mark.parametrize(
+    ("chunk", "data", "reason"),
+    [
+        (b"iCCP", b"p\0\0" + zlib.compress(b"x" * 128), "it has a colour profile"),
+        (b"gAMA", (100_000).to_bytes(4), "its gamma is 1"),
+        (b"cHRM", struct.pack(">8I", 31270, 32900, 73000, 26000, 16000, 70000, 4000, 10000),
+         "its chromaticity is 0.3127, 0.329, 0.73, 0.26, 0.16, 0.7, 0.04, 0.1"),
+        (b"cICP", bytes([9, 16, 0, 1]), "it says what its colours mean (cICP)"),
+        (b"gAMA", (45_455).to_bytes(4), ""),
+        (b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000), ""),
+        (b"sRGB", b"\0", ""),
+    ],
+)  # fmt: skip
+def test_other_colours_for_the_same_values_are_seen(
+    drawn: Path, tmp_path: Path, chunk: bytes, data: bytes, reason: str
+) -> None:
+    whole = (drawn / "1.png").read_bytes()
+    checksum = zlib.crc32(chunk + data).to_bytes(4)
+    added = len(data).to_bytes(4) + chunk + data + checksum
+    (tmp_path / "p.png").write_bytes(whole[:33] + added + whole[33:])  # behind the header
+    assert (images.read_pixels(tmp_path / "p.png") == images.read_pixels(drawn / "1.png")).all()
+    assert images.unlike_drawn(tmp_path / "p.png") == reason
+
+
+def test_a_colour_profile_is_no_exact_picture(drawn: Path, tiny_pocket: Path, tmp_path: Path) -> None:
+    with Image.open(drawn / "one.webp") as original:
+        original.save(tmp_path / "p.webp", icc_profile=b"x" * 128, lossless=True, xmp=original.info["xmp"])
+    verdict = verify(tmp_path / "p.webp", str(tiny_pocket))
+    assert not verdict.holds and verdict.failure == "it has a colour profile"
+
+
 def test_the_command(
     drawn: Path, tiny_pocket: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,7 +219,12 @@ def test_the_command(
     assert cli.run(["verify", "none.png", one, "gone.png", "-m", str(tiny_pocket)]) == 4
     captured = capsys.readouterr()
     assert "pixels: exact" in captured.out
-    assert captured.err.splitlines() == ["error: none.png does not exist", "error: gone.png does not exist"]
+    missing = ["error: none.png does not exist", "error: gone.png does not exist"]
+    assert captured.err.splitlines() == [*missing, "error: 2 of 3 pictures could not be confirmed"]
+    mixed = ["none.png", str(tmp_path / "edited.png"), one]
+    assert cli.run(["verify", *mixed, "-m", str(tiny_pocket)]) == 4
+    told = "2 of 3 pictures could not be confirmed: 1 not as recorded, 1 not checked"
+    assert capsys.readouterr().err.splitlines() == [missing[0], f"error: {told}"]
 
 
 def with_recipe(path: Path, recipe: recipes.Recipe) -> Path:

@@ -180,7 +180,7 @@ class _Easel:
             current = step.latents
             self.done += 1
             self.on_call(self.done, self.total)
-        pixels = latents.to_uint8(latents.decode_finite(self.model.vae, current).pixels)[0]
+        pixels = latents.to_uint8(latents.decode_finite(self.model.vae, current))[0]
         return _Drawn(current, pixels, time.perf_counter() - began)
 
 

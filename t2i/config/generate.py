@@ -43,7 +43,7 @@ class GenerateConfig(Config):
     )
     num_images: int = option(1, "pictures per prompt", "-N", "--batch-count", low=1, high=100_000)
     batch_size: int | None = option(
-        None, "pictures denoised together; default: fits memory", low=1, high=1024
+        None, "pictures denoised together, also where memory runs out; default: what fits", low=1, high=1024
     )
     model: str = option("pocket", "alias, Hub id, Diffusers folder or .safetensors file", "-m")
     device: str = option("auto", "auto, cuda, cuda:1, mps, xpu or cpu")

@@ -5,19 +5,16 @@ Every text is escaped: prompts and file names come from anywhere.
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Iterable, Sequence
-
-import numpy as np
 
 from t2i import images
 from t2i.errors import StorageError
 from t2i.evaluation.figures import Figure
 from t2i.evaluation.report import Report, Run, Shown
 from t2i.evaluation.tables import remarks
-from t2i.pages import document, tag, text
+from t2i.pages import data_address, document, tag, text
+from t2i.tiles import thumbnail
 
 THUMBNAIL_PX = 128
 STYLE = """
@@ -52,7 +49,7 @@ def render_page(report: Report, plot: bytes, shown_pictures: int) -> str:
         tag("h2", "Quality, diversity, speed"),
         _trilemma(report.runs, swept),
         tag("h2", "Charts"),
-        f'<img class="plot" alt="charts" src="{_data_address(plot)}">',
+        f'<img class="plot" alt="charts" src="{data_address(plot)}">',
     ]
     for run in report.runs:
         parts.append(tag("h2", f"Figures: {run.label}" if swept else "Figures"))
@@ -110,7 +107,7 @@ def _pictures(run: Run, most: int, swept: bool) -> list[str]:
 
 def _picture(shown: Shown) -> str:
     try:
-        address = _data_address(_thumbnail(images.read_pixels(shown.file)))
+        address = data_address(thumbnail(images.read_pixels(shown.file), THUMBNAIL_PX, 2 * THUMBNAIL_PX))
     except StorageError as error:
         return f"<figure>{text(error.message)}</figure>"
     small = []
@@ -129,24 +126,6 @@ def _picture(shown: Shown) -> str:
         f'<br><span class="small">{text(line)}</span>' for line in small
     )
     return f'<figure class="{kind}">{picture}<figcaption>{said}</figcaption></figure>'
-
-
-def _thumbnail(pixels: np.ndarray) -> bytes:
-    """A small picture as PNG if it is small already, else scaled down as WebP."""
-    from PIL import Image
-
-    picture = Image.fromarray(pixels)
-    if max(picture.size) <= THUMBNAIL_PX:
-        return images.encode(pixels, "PNG", metadata="none")
-    picture.thumbnail((2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=85)
-    return buffer.getvalue()
-
-
-def _data_address(data: bytes) -> str:
-    kind = "png" if data.startswith(b"\x89PNG") else "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

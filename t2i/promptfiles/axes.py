@@ -97,7 +97,7 @@ def _parse(text: str) -> Axis:
     if name in NO_AXIS:
         raise UsageError(f"--axis {typed}: the lines of the file say that")
     points: dict[tuple[Any, ...], tuple[str, dict[str, Any]]] = {}
-    for value in _values(text, rest):
+    for value in split_values(text, rest):
         fields = read_size(value) if name == "size" else {name: read_value(name, value, textual=True)}
         if tuple(fields.values()) in points:
             raise UsageError(f"--axis {text}: {value} is there twice")
@@ -105,11 +105,21 @@ def _parse(text: str) -> Axis:
     return Axis(name, tuple(points.values()))
 
 
-def _values(text: str, rest: str) -> list[str]:
+def split_values(text: str, rest: str, separator: str = ",") -> list[str]:
+    """The values of an axis, ranges written out; at least one, which may be empty.
+
+    Args:
+        text: The axis as it was typed, for messages.
+        rest: What stands behind the equals sign.
+        separator: One character.
+
+    Raises:
+        UsageError: Quotes that do not close, or a range without a value or with too many.
+    """
     try:
-        values = next(csv.reader([rest], skipinitialspace=True, strict=True), [])
+        values = next(csv.reader([rest], delimiter=separator, skipinitialspace=True, strict=True), [])
     except csv.Error as error:
-        raise UsageError(f"--axis {text}: {error}", 'a value with commas stands in "quotes"') from error
+        raise UsageError(f"--axis {text}: {error}", f'a value with {separator} stands in "quotes"') from error
     written: list[str] = []
     for value in values or [""]:
         between = RANGE.fullmatch(value)

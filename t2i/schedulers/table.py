@@ -160,7 +160,7 @@ def find_row(name: str) -> Row:
 
         near = difflib.get_close_matches(_key(name), known, n=4, cutoff=0.5)
         names = dict.fromkeys(known[key].name for key in near)
-        hint = f"did you mean {' or '.join(names)}?" if names else f"known: {', '.join(SCHEDULERS)}"
+        hint = f"did you mean {' or '.join(names)}?" if names else f"known: {', '.join(SCHEDULERS)};"
         raise UsageError(f"unknown scheduler {name!r}", f"{hint} `t2i schedulers` lists all")
     return row
 
