@@ -45,8 +45,8 @@ class T2IError(Exception):
         self.hint = hint
 
     def named(self, name: object) -> Self:
-        """This failure with the file that it is about in front, where its message does not begin so."""
-        if self.message.startswith((f"{name} ", f"{name}:")):
+        """This failure with what it is about (a file, a model) in front, if its message does not begin so."""
+        if self.message.startswith((f"{name} ", f"{name}:", f"{name}/")):
             return self
         return type(self)(f"{name}: {self.message}", self.hint)
 

@@ -21,16 +21,19 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"version", "errors", "texts"},
     {"config", "durable", "naming", "environment", "pages", "tiles"},
-    {"catalog", "schedulers", "jobs"},
+    {"catalog", "schedulers", "jobs", "hashes"},
     {"recipes", "promptfiles"},
     {"diffusion", "guidance", "conditioning"},
     {"sampling"},
     {"devices"},
     {"families", "latents", "dataset", "images", "checkpoints"},
+    {"memory"},
     {"weights", "methods"},  # a loaded model is a family with its parts; a method reads a dataset and encodes
     {"settling"},
+    {"pictures"},
     {"pipeline"},
     {"training", "verification", "comparison", "evaluation", "batch"},
+    {"sweep"},  # a sweep is drawn as a batch
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -45,6 +45,20 @@ class BatchConfig(Config):
     shard: str | None = option(
         None, "draw only part K of N, as 2/8, by the id of each picture; default: everything"
     )
+    devices: str | None = option(
+        None,
+        "draw on these at once, a worker on each, as cuda:0,cuda:1 or cpu,cpu; all: every GPU; "
+        "default: one, in this process",
+    )
+    engine: str = option(
+        "processes",
+        "what workers are: processes of this machine, or actors of Ray, whose machines may be many",
+        choices=("processes", "ray"),
+    )
+    ray_address: str | None = option(
+        None, "running Ray cluster, as auto or 10.0.0.1:6379; default: a local one is started"
+    )
+    insecure_cluster: bool = option(False, "use a Ray cluster that lets in who has no token")
     fail_fast: bool = option(False, "stop at the first picture that fails")
     max_failures: int | None = option(
         None, "stop when so many pictures have failed; default: go on to the end", low=1, high=1_000_000
@@ -78,7 +92,22 @@ class BatchConfig(Config):
         if self.fail_fast and self.max_failures not in (None, 1):
             raise UsageError("--fail-fast and --max-failures say different things", "give one of them")
         _ = self.shard_of
+        self._check_workers()
         self._check_golden()
+
+    def _check_workers(self) -> None:
+        names = [] if self.devices in (None, "all") else str(self.devices).split(",")
+        if any(re.fullmatch(r"[a-z]+(:\d+)?", name) is None for name in names):
+            raise UsageError(f"--devices {self.devices}: not devices with commas between", "or say all")
+        if self.engine == "ray":
+            if any(":" in name for name in names):
+                raise UsageError(f"--devices {self.devices}: Ray itself picks which GPU", "name no number")
+            if self.insecure_cluster and self.ray_address is None:
+                raise UsageError("--insecure-cluster is about --ray-address, which is not given")
+            return
+        for name in ("ray_address", "insecure_cluster"):
+            if getattr(self, name) not in (None, False):
+                raise UsageError(f"{flag_of(name)} is about --engine ray", "give both or neither")
 
     def _check_golden(self) -> None:
         if self.expect is None:
@@ -94,6 +123,11 @@ class BatchConfig(Config):
             )
         if self.update_golden and self.shard is not None:
             raise UsageError("--update-golden needs all pictures, not those of a --shard", "leave it away")
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether workers draw, not this process."""
+        return self.devices is not None or self.engine == "ray"
 
     @property
     def most_failures(self) -> int | None:
