@@ -1,7 +1,7 @@
 """Every failure a person can see: what was given, what is allowed, what to do, and the exit code.
 
     T2IError
-    ├── DifferentError   1   compared and different (`verify`, `batch --expect`)
+    ├── DifferentError   1   compared and different (`verify`, `batch --expect`, `eval --require`)
     ├── UsageError       2   an option, prompt or config value that cannot be used
     ├── PartialError     3   some of the work was done
     ├── ResourceError    4   model, dataset, file, disk or permission
@@ -20,7 +20,7 @@ from typing import Self
 
 EXIT_CODES: dict[int, str] = {
     0: "all done",
-    1: "compared and different (t2i verify, t2i batch --expect)",
+    1: "compared and different (t2i verify, t2i batch --expect, t2i eval --require)",
     2: "usage: an option, prompt or config value that cannot be used",
     3: "partly done",
     4: "model, dataset, file, disk or permission problem",

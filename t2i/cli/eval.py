@@ -17,7 +17,7 @@ from t2i.cli.door import notice
 from t2i.cli.options import config_command
 from t2i.config import GenerateConfig, flag_of
 from t2i.config.evaluate import EvaluateConfig
-from t2i.errors import PartialError, UsageError
+from t2i.errors import DifferentError, PartialError, UsageError
 
 SET_ELSEWHERE = ("prompts", "num_images", "seed")
 ALSO_FOR_FOLDERS = ("device",)
@@ -59,6 +59,11 @@ def command(
     failed = [run for run in report.runs if run.failure]
     if failed:
         raise PartialError(f"{len(failed)} of {len(report.runs)} settings failed: {failed[0].failure}")
+    from t2i.evaluation.report import unmet
+
+    lines = unmet(report, config.requirements)
+    if lines:
+        raise DifferentError(f"{len(lines)} of what --require asks for is not reached: {'; '.join(lines)}")
 
 
 def _drawing(given: dict[str, Any], named: str | None, config: EvaluateConfig) -> GenerateConfig:

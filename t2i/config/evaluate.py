@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -23,8 +24,36 @@ MOST_SETTINGS = 500
 SEEDS_PER_PROMPT = 1000
 """Prompt number p starts at seed + p times this, so that no two pictures start from the same noise."""
 
+FIGURES = (
+    "adherence", "single object", "two objects", "counting", "colours", "position", "attribute binding",
+    "things there", "backgrounds right", "CLIPScore", "FID", "KID", "CMMD", "validation loss", "diversity",
+    "diversity in pixels", "seconds per image", "images per second", "peak memory",
+)  # fmt: skip
+"""Every figure that a report can hold, by name."""
+
 Settings = dict[str, Any]
 """One combination of a sweep: field of `GenerateConfig` → value."""
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """What a figure must reach.
+
+    Attributes:
+        figure: One of `FIGURES`.
+        at_least: Whether the bound is a lower one.
+        bound: In the unit of the figure; of a share 0...1.
+        text: As it was given.
+    """
+
+    figure: str
+    at_least: bool
+    bound: float
+    text: str
+
+    def is_met(self, value: float) -> bool:
+        """Whether a figure of this value will do."""
+        return value >= self.bound if self.at_least else value <= self.bound
 
 
 @dataclass(frozen=True)
@@ -61,6 +90,9 @@ class EvaluateConfig(Config):
     sweep: tuple[str, ...] = option(
         (), f"NAME=VALUE,VALUE…; repeat it for every combination; NAME: {', '.join(SWEPT_FLAGS)}"
     )
+    require: tuple[str, ...] = option(
+        (), 'exit 1 unless a figure is so good, as "counting>=80%" or "FID<=20"; repeatable'
+    )
     validation_rows: int = option(
         64, "captioned reference pictures for the validation loss; 0 = off", low=0, high=100_000
     )
@@ -79,7 +111,16 @@ class EvaluateConfig(Config):
                 raise UsageError("--sweep varies how pictures are drawn, and with --images nothing is drawn")
         if self.features == "clip" and self.clip is None:
             raise UsageError("--features clip needs a CLIP model", "name one with --clip")
-        _ = self.settings
+        _ = self.settings, self.requirements
+
+    @property
+    def requirements(self) -> tuple[Requirement, ...]:
+        """What --require asks for.
+
+        Raises:
+            UsageError: Not NAME>=VALUE or NAME<=VALUE, or an unknown figure.
+        """
+        return tuple(map(parse_requirement, self.require))
 
     @property
     def settings(self) -> tuple[Settings, ...]:
@@ -134,3 +175,25 @@ def parse_sweep(text: str) -> tuple[str, list[Any]]:
         if value not in values:
             values.append(value)
     return name, values
+
+
+def parse_requirement(text: str) -> Requirement:
+    """ "counting>=80%" as a requirement.
+
+    Raises:
+        UsageError: Anything else, in one line.
+    """
+    parts = re.fullmatch(r"\s*(.+?)\s*(>=|<=)\s*([0-9.eE+-]+)\s*(%?)\s*", text)
+    try:
+        bound = float(parts[3]) if parts else math.nan
+    except ValueError:
+        bound = math.nan
+    if parts is None or not math.isfinite(bound):
+        raise UsageError(f"--require {text}: not NAME>=NUMBER or NAME<=NUMBER", 'as "counting>=80%"')
+    names = {name.lower(): name for name in FIGURES}
+    typed = parts[1].lower().replace("-", " ").replace("_", " ")
+    if typed not in names:
+        near = difflib.get_close_matches(typed, names, n=1)
+        hint = f"did you mean {names[near[0]]}?" if near else f"known: {', '.join(FIGURES)}"
+        raise UsageError(f"--require {text}: no figure is called {parts[1]!r}", hint)
+    return Requirement(names[typed], parts[2] == ">=", bound / 100 if parts[4] else bound, text)

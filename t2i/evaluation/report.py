@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i import durable
+from t2i.config.evaluate import Requirement
 from t2i.errors import StorageError
 from t2i.evaluation.figures import Figure
 from t2i.evaluation.metrics import TRILEMMA
@@ -130,6 +131,20 @@ class Report:
             "notes": list(self.notes),
             "runs": [run.to_dict(folder) for run in self.runs],
         }
+
+
+def unmet(report: Report, requirements: Sequence[Requirement]) -> list[str]:
+    """One line for each requirement and run that does not fulfil it; what was not measured does not."""
+    lines = []
+    for run in report.runs:
+        where = f" ({run.label})" if run.label else ""
+        for wanted in requirements:
+            found = run.figure(wanted.figure)
+            if found is None or found.value is None:
+                lines.append(f"{wanted.text}: not measured{where}")
+            elif not wanted.is_met(found.value):
+                lines.append(f"{wanted.text}: it is {found.text()}{where}")
+    return lines
 
 
 def shown_value(value: Any) -> str:

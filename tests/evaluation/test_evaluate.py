@@ -19,6 +19,7 @@ from prompted import PROMPTS, write_folder
 
 from t2i import cli, pipeline
 from t2i.config import EvaluateConfig, GenerateConfig
+from t2i.config.evaluate import FIGURES
 from t2i.errors import ModelError
 from t2i.evaluation import metrics
 from t2i.evaluation.instruments import EXTRACTORS
@@ -106,6 +107,22 @@ def test_everything_is_measured_or_says_why_not(
     assert "tiny-clip" in result.figure("CMMD")["how"]
     assert str(tmp_path) not in json.dumps(result.report) and str(renderings.parent) not in result.out
     assert result.out.count("\n") < 50 and "report.html" in result.err
+
+
+def test_a_figure_that_is_not_good_enough_ends_with_1(
+    run: Run, renderings: Path, noise: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = ("--bootstrap", 0)
+    met = ("--require", "adherence>=100%", "--require", "things-there >= 1")
+    good = run("--images", renderings, *quick, *met)
+    assert good.code == 0, good.err
+    assert set(good.report["runs"][0]["figures"]) <= {*FIGURES, "speed"}
+    wrong = ("--require", "adherence>=0.5", "--require", "diversity<=1e9", "--require", "Counting>=0%")
+    bad = run("--images", noise, *quick, *wrong, output="bad")
+    assert bad.code == 1 and bad.report is not None
+    line = next(line for line in bad.err.splitlines() if line.startswith("error"))
+    assert "2 of what" in line
+    assert "adherence>=0.5: it is 0.0 %" in line and "Counting>=0%: not measured" in line
 
 
 class Page(HTMLParser):
@@ -268,6 +285,9 @@ USAGE = [
     (["--features", "inception"], "not one of"),
     (["--num-images", "0"], "at least 1"),
     (["--bootstrap", "-1"], "at least 0"),
+    (["--require", "counting"], "not NAME>=NUMBER"),
+    (["--require", "counting>=much"], "not NAME>=NUMBER"),
+    (["--require", "countin>=80%"], "no figure is called"),
     (["--prompts", "nothing"], "neither a suite"),
 ]
 
