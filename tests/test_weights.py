@@ -134,6 +134,23 @@ def test_a_training_folder_names_the_model_in_it(tmp_path, tiny_pocket):
     assert caught.value.hint == f"did you mean {tmp_path / 'runs' / 'model'}?"
 
 
+def test_a_path_that_leads_nowhere_is_no_hub_id(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "stabilityai").mkdir()
+    for name in ("runs/nope", "./nope", "../nope", "/nope/x", "~/nope", "nope/x.safetensors", "runs/a/b"):
+        with pytest.raises(
+            ModelError, match=f"^there is no model at {name}: no such folder or file"
+        ) as caught:
+            resolve_model(name)
+        assert "owner/name" in caught.value.hint
+        assert ("runs/nope@main" in caught.value.hint) == (name == "runs/nope")
+    for name in ("owner/name", "runs/nope@main", "stabilityai/stable-diffusion-xl-base-1.0"):
+        assert resolve_model(name).kind == "hub"
+    (tmp_path / "runs" / "nope").mkdir()
+    assert resolve_model("runs/nope").kind == "folder"
+
+
 @pytest.mark.parametrize("name", ["sd1", "sdxl", "pocket"])
 def test_a_vocabulary_is_that_of_the_whole_model(name, request, monkeypatch):
     source = resolve_model(str(request.getfixturevalue(f"tiny_{name}")))

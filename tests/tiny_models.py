@@ -7,8 +7,9 @@ fraction of their width: nothing is downloaded, a picture takes milliseconds.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 WORDS = "a the of in on and dog cat corgi trumpet drum red blue pink background playing riding left".split()
@@ -198,14 +199,26 @@ def save_sdxl(folder: Path) -> None:
     ).save_pretrained(folder)  # fmt: skip
 
 
-def save_pocket(folder: Path) -> None:
+def save_smallest_pocket(folder: Path) -> None:
+    """`save_pocket` with a single level in each network (factor 2), for tests of hundreds of runs."""
+    blocks = {"down_block_types": ("CrossAttnDownBlock2D",), "up_block_types": ("CrossAttnUpBlock2D",)}
+    save_pocket(folder, {"block_out_channels": (16,), **blocks}, {"num_hidden_layers": 1}, vae_levels=2)
+
+
+def save_pocket(
+    folder: Path,
+    unet: Mapping[str, Any] = MappingProxyType({}),
+    text_encoder: Mapping[str, Any] = MappingProxyType({}),
+    vae_levels: int = 3,
+) -> None:
     """pocket in miniature: own tokenizer of 32 places, v-prediction with zero terminal SNR, factor 4."""
     from diffusers import StableDiffusionPipeline
 
     tokenizer = make_tokenizer(max_length=32)
     StableDiffusionPipeline(
-        vae=make_vae(31, levels=3, scaling_factor=0.9), text_encoder=make_text_encoder(tokenizer, 32),
-        tokenizer=tokenizer, unet=make_unet(33, sample_size=16), scheduler=make_scheduler_object("pocket"),
+        vae=make_vae(31, levels=vae_levels, scaling_factor=0.9), tokenizer=tokenizer,
+        text_encoder=make_text_encoder(tokenizer, 32, **text_encoder),
+        unet=make_unet(33, **{"sample_size": 16, **unet}), scheduler=make_scheduler_object("pocket"),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     ).save_pretrained(folder)  # fmt: skip
     (folder / "tokenizer" / "words.json").write_text(json.dumps(sorted(WORDS)))

@@ -1,11 +1,14 @@
 """What `t2i batch` costs beyond the networks, and whether its memory grows.
 
-    python examples/bench/batch_overhead.py [--prompts 1000] [--rounds 4] [--model pocket] [--batch-size 16]
+    python examples/bench/batch_overhead.py [--prompts 1000] [--block 64] [--model pocket] [--batch-size 16]
 
-Compares `t2i batch` (recipes, PNG files, manifest, report) with a bare loop of text encoder, UNet and VAE at
-the same size of batch, number format, threads and scheduler, which writes nothing. Rounds of both follow each
-other, so that a machine that changes its speed changes both. Start-up and the first batch are left out of
-both. Also prints the resident memory of `t2i batch` at picture 100 and at the last. Linux.
+Compares `t2i batch` (recipes, PNG files, manifest) with a bare loop of text encoder, UNet and VAE that writes
+nothing: the same prepared model, size of batch, number format, threads, scheduler and steps, the prompts of a
+batch in one call of the encoder, the empty prompt encoded once, inference mode, no garbage collection. Both
+processes stay alive and take turns, a block of pictures each, the other one stopped (SIGSTOP), so that a
+machine that changes its speed changes both. Start-up, the first batches and the last two are left out; what
+follows the last picture (report, contact sheets) is told by itself. Progress goes to stderr, one line of JSON
+to stdout. Linux; models with one CLIP text encoder.
 """
 
 from __future__ import annotations
@@ -13,15 +16,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import queue
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Self
 
 THINGS = ("dog", "cat", "car", "rose", "guitar", "apple", "rabbit", "panda", "bicycle", "trumpet")
 COLOURS = ("red", "green", "blue", "yellow", "white", "black", "pink", "brown", "orange", "purple")
+EVERY = 100  # pictures between two looks at the memory
+WARM_BATCHES = 2
 
 
 def prompts(count: int) -> list[str]:
@@ -29,106 +40,191 @@ def prompts(count: int) -> list[str]:
     return [f"a {THINGS[k % 10]} on a {COLOURS[k // 10 % 10]} background" for k in range(count)]
 
 
-def resident_mb(process: int) -> float:
-    """Resident memory of a process, MB."""
-    for line in Path(f"/proc/{process}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1000
-    raise RuntimeError(f"no VmRSS of process {process}")
+class Runner:
+    """A process that can be stopped, and prints a line of JSON for each picture or each batch.
+
+    Attributes:
+        made: Pictures so far.
+        memory_mb: Pictures → resident memory, at every `EVERY`th picture.
+    """
+
+    def __init__(self, line: Sequence[str]) -> None:
+        self.made, self.memory_mb = 0, dict[int, float]()
+        self.said = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=self.said, text=True)
+        self.process.send_signal(signal.SIGSTOP)  # until it is its turn
+        self.lines: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def run_until(self, count: int) -> float:
+        """Let it run until `count` pictures are made; returns the seconds that took."""
+        began = time.monotonic()
+        self.process.send_signal(signal.SIGCONT)
+        while self.made < count:
+            line = self.lines.get()
+            if line is None:
+                self.said.seek(0)
+                sys.stderr.buffer.write(self.said.read())
+                raise SystemExit(f"{self.process.args} ended after {self.made} pictures")
+            event = json.loads(line)
+            if event["event"] == "failed":
+                raise SystemExit(f"a picture failed: {event['error']}")
+            self.made += {"done": 1, "batch": event.get("pictures", 0)}.get(event["event"], 0)
+            if event["event"] == "done" and self.made % EVERY == 0:
+                self.memory_mb[self.made] = self._resident_mb()
+        self.process.send_signal(signal.SIGSTOP)
+        return time.monotonic() - began
+
+    def finish(self) -> float:
+        """Let it end; returns the seconds that took."""
+        began = time.monotonic()
+        self.process.send_signal(signal.SIGCONT)
+        if self.process.wait() != 0:
+            raise SystemExit(f"{self.process.args} ended with {self.process.returncode}")
+        return time.monotonic() - began
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()  # stopped or not
+        self.process.wait()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.put(line)
+        self.lines.put(None)
+
+    def _resident_mb(self) -> float:
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1000
+        raise RuntimeError("no VmRSS")
 
 
-def batch(count: int, model: str, batch_size: int) -> tuple[float, float, float]:
-    """Run `t2i batch` once: seconds per picture, and MB resident at picture 100 and at the last."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "prompts.txt"
-        file.write_text("\n".join(prompts(count)) + "\n")
-        line = [sys.executable, "-m", "t2i", "batch", str(file), "-o", f"{folder}/out", "-m", model, "--json"]
-        line += ["--batch-size", str(batch_size)]
-        process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        assert process.stdout is not None
-        times: list[float] = []
-        early = late = 0.0
-        for event in map(json.loads, process.stdout):
-            if event["event"] != "done":
-                continue
-            times.append(time.monotonic())
-            if len(times) == min(100, count):
-                early = resident_mb(process.pid)
-            if len(times) == count:
-                late = resident_mb(process.pid)
-        if process.wait() != 0 or len(times) != count:
-            raise SystemExit(f"t2i batch ended with {process.returncode} and {len(times)} pictures")
-    return (times[-1] - times[batch_size - 1]) / (count - batch_size), early, late
+def bare(count: int, model_name: str, batch_size: int) -> None:
+    """The networks alone, in this process; prints a line after each batch."""
+    import gc
 
-
-def bare(count: int, model_name: str, batch_size: int) -> float:
-    """Seconds per picture of the networks alone, in this process."""
     import torch
 
     from t2i.config import GenerateConfig
     from t2i.devices import apply_runtime, choose_runtime
+    from t2i.families.prompts import prompt_chunks
+    from t2i.latents import latent_size
     from t2i.pipeline import load
     from t2i.schedulers import make_scheduler, set_timesteps
     from t2i.settling import settle
 
     texts = prompts(count)
-    config = GenerateConfig(prompts=tuple(texts), model=model_name, batch_size=batch_size, seed=0)
+    config = GenerateConfig(model=model_name)
     model = load(config)
     config = settle(config, model.defaults, model.scheduler_config)
-    assert config.steps and config.guidance_scale and config.height and config.width and config.scheduler
-    apply_runtime(choose_runtime("cpu", "auto", model.family.name, False))
-    shrink = 2 ** (len(model.vae.config.block_out_channels) - 1)
-    shape = (model.vae.config.latent_channels, config.height // shrink, config.width // shrink)
-    first = time.monotonic()
-    with torch.no_grad():
+    assert config.steps and config.guidance_scale and config.height and config.width
+    apply_runtime(choose_runtime("auto", "auto", model.family.name))
+    device, dtype = model.unet.device, model.unet.dtype
+    (tokenizer,), (encoder,) = model.family.parts.tokenizers, model.family.parts.text_encoders
+    shape = (model.vae.config.latent_channels, *latent_size(model.vae, config.width, config.height))
+    scheduler = make_scheduler(config.scheduler, model.scheduler_config)
+
+    def encode(some: Sequence[str]) -> torch.Tensor:
+        ids = torch.tensor([prompt_chunks(tokenizer, text, 1)[0] for text in some], device=device)
+        return encoder(ids)[0].to(dtype)
+
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    with torch.inference_mode():
+        empty = encode([""])
         for start in range(0, count, batch_size):
-            if start == batch_size:
-                first = time.monotonic()
             some = texts[start : start + batch_size]
-            cond = model.family.encode_prompts(some).prompt_embeds
-            uncond = model.family.encode_negative_prompts([""] * len(some)).prompt_embeds
-            both = torch.cat([uncond, cond])
-            scheduler = make_scheduler(config.scheduler, model.scheduler_config)
-            set_timesteps(scheduler, config.steps, torch.device("cpu"))
-            latents = torch.randn(len(some), *shape) * scheduler.init_noise_sigma
+            both = torch.cat([empty.expand(len(some), -1, -1), encode(some)])
+            set_timesteps(scheduler, config.steps, device)
+            latents = torch.randn(len(some), *shape).to(device, dtype) * scheduler.init_noise_sigma
             for timestep in scheduler.timesteps:
                 scaled = scheduler.scale_model_input(torch.cat([latents, latents]), timestep)
-                without, with_it = model.unet(scaled, timestep, both).sample.chunk(2)
+                output = model.unet(scaled, timestep, encoder_hidden_states=both, return_dict=False)[0]
+                without, with_it = output.chunk(2)
                 guided = without + config.guidance_scale * (with_it - without)
-                latents = scheduler.step(guided, timestep, latents).prev_sample
-            model.vae.decode(latents / model.vae.config.scaling_factor).sample.clamp(-1, 1)
-    return (time.monotonic() - first) / (count - batch_size)
+                latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
+            model.vae.decode(latents / model.vae.config.scaling_factor, return_dict=False)[0].cpu()
+            print(json.dumps({"event": "batch", "pictures": len(some)}), flush=True)
+
+
+def compare(count: int, model: str, batch_size: int, block: int) -> dict[str, object]:
+    """Both, in turns."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
+        file = Path(folder) / "prompts.txt"
+        file.write_text("\n".join(prompts(count)) + "\n")
+        common = ["--model", model, "--batch-size", str(batch_size)]
+        line = [sys.executable, "-m", "t2i", "batch", str(file), "-o", f"{folder}/out", "--json", *common]
+        beside = [sys.executable, __file__, "--bare", str(count), *common]
+        drawing, alone = (running.enter_context(Runner(one)) for one in (line, beside))
+        made = WARM_BATCHES * batch_size
+        seconds: dict[Runner, list[float]] = {drawing: [], alone: []}
+        turns = [drawing, alone]
+        for runner in turns:
+            runner.run_until(made)
+        while made + block <= count - 2 * batch_size:  # those are told of at once, at the end
+            made += block
+            for runner in turns:
+                seconds[runner].append(runner.run_until(made))
+            turns.reverse()
+            ratio = seconds[drawing][-1] / seconds[alone][-1]
+            shown = [f"{one[-1] / block:.4f}" for one in seconds.values()]
+            print(
+                f"{made}: batch {shown[0]}, bare {shown[1]} s a picture: {ratio:.3f} times", file=sys.stderr
+            )
+        last = drawing.run_until(count)
+        tail = drawing.finish()
+        ratios = [mine / bare for mine, bare in zip(*seconds.values(), strict=True)]
+        memory = drawing.memory_mb
+        first = min(memory) if memory else None
+        return {
+            "prompts": count,
+            "model": model,
+            "batch_size": batch_size,
+            "cores": len(os.sched_getaffinity(0)),
+            "blocks": len(ratios),
+            "block": block,
+            "batch_s": round(statistics.median(seconds[drawing]) / block, 5),
+            "bare_s": round(statistics.median(seconds[alone]) / block, 5),
+            "ratio_median": round(statistics.median(ratios), 4),
+            "ratio_quartiles": [round(at, 4) for at in statistics.quantiles(ratios, n=4)[::2]],
+            "ratio_least_most": [round(min(ratios), 4), round(max(ratios), 4)],
+            "ratio_of_sums": round(sum(seconds[drawing]) / sum(seconds[alone]), 4),
+            "last_pictures_s": round(last, 2),
+            "after_last_picture_s": round(tail, 2),
+            "memory_mb": {number: round(used, 1) for number, used in memory.items()},
+            "memory_change_percent": {
+                number: round(100 * (used / memory[first] - 1), 2) for number, used in memory.items()
+            }
+            if first is not None
+            else None,
+        }
 
 
 def main() -> None:
-    """Read the command line and print a table."""
+    """Read the command line and print a line of JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--prompts", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=4, help="times that the two are compared")
+    parser.add_argument(
+        "--block", type=int, default=64, help="pictures of a turn, a multiple of --batch-size"
+    )
     parser.add_argument("--model", default="pocket")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--bare", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.bare is not None:
-        print(bare(options.bare, options.model, options.batch_size))
+        bare(options.bare, options.model, options.batch_size)
         return
-    share = options.prompts // options.rounds
-    if share < 2 * options.batch_size:
-        raise SystemExit("too few prompts: a round needs at least two batches")
-    ratios = []
-    for _ in range(options.rounds):
-        took, early, late = batch(share, options.model, options.batch_size)
-        line = [sys.executable, __file__, "--bare", str(share), "--model", options.model]
-        line += ["--batch-size", str(options.batch_size)]
-        alone = float(subprocess.run(line, check=True, stdout=subprocess.PIPE, env=os.environ).stdout)
-        ratios.append(took / alone)
-        print(f"batch {took:.3f} s, bare {alone:.3f} s a picture: {took / alone:.3f} times", flush=True)
-    print(f"median of {options.rounds}: {statistics.median(ratios):.3f} times")
-    took, early, late = batch(options.prompts, options.model, options.batch_size)
-    print(
-        f"{options.prompts} prompts: {took:.3f} s a picture; memory at picture 100 {early:.0f} MB,", end=" "
-    )
-    print(f"at the last {late:.0f} MB: {100 * (late / early - 1):+.1f} %")
+    if options.block % options.batch_size or not options.block:
+        raise SystemExit("--block has to be a multiple of --batch-size")
+    if options.prompts < 2 * options.block + (WARM_BATCHES + 2) * options.batch_size:
+        raise SystemExit("too few prompts: two blocks and four batches are needed")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nobody is left stopped
+    print(json.dumps(compare(options.prompts, options.model, options.batch_size, options.block)))
 
 
 if __name__ == "__main__":

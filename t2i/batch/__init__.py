@@ -6,9 +6,10 @@
         for record in draw_batch(todo, folder, manifest):
             record["file"], record["status"]
 
-`plan` gives every picture an id and a file name, `manifest` keeps what became of it, `drawing` draws, or
-`workers` do, on several devices or machines. `reporting` tells of it: `report` (HTML by `page`, contact
-sheets by `sheet`), `junit`, and `verdicts` on the expected pictures of a `golden` file.
+`plan` gives every picture an id and a file name, `refusals` finds what cannot be drawn here, `manifest` keeps
+what became of it, `drawing` draws, or `workers` do, on several devices or machines. `reporting` tells of it:
+`report` (HTML by `page`, contact sheets by `sheet`), `junit`, and `verdicts` on the expected pictures of a
+`golden` file.
 Nothing heavy is imported before the first picture is drawn.
 """
 
@@ -23,11 +24,12 @@ from t2i.batch.manifest import (
     read_records,
 )
 from t2i.batch.plan import BatchJob, Estimate, estimate, in_shard, is_done, plan_batch
+from t2i.batch.refusals import find_refusals
 from t2i.batch.reporting import Reporting
-from t2i.batch.workers import WorkersLost, check_crew, draw_shared
+from t2i.batch.workers import WorkersLost, check_crew, count_workers, draw_shared
 
 __all__ = [
     "BatchJob", "Estimate", "Limits", "Manifest", "Record", "Records", "Reporting", "WorkersLost",
-    "check_crew", "draw_batch", "draw_shared", "estimate", "in_shard", "is_done", "keep_run_seed",
-    "kept_run_seed", "open_manifest", "plan_batch", "read_records",
+    "check_crew", "count_workers", "draw_batch", "draw_shared", "estimate", "find_refusals", "in_shard",
+    "is_done", "keep_run_seed", "kept_run_seed", "open_manifest", "plan_batch", "read_records",
 ]  # fmt: skip

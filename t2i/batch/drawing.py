@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 FOR_ALL = (OutOfMemory, UsageError)  # it is the settings, which all pictures of a group share
 LONGEST_ERROR = 500
 MODEL_FIELDS = ("model", "device", "dtype", "deterministic")
+ENCODERS = 4  # threads: a batch of large pictures takes longer to compress than a GPU takes for a step
 
 
 class _Stopped(Exception):
@@ -96,7 +98,8 @@ def draw_batch(
 ) -> Generator[Record, None, None]:
     """Draw pictures; a thread saves each and writes its line of the manifest while the next are drawn.
 
-    However it ends, what was drawn is written first. Close it (`contextlib.closing`) before the manifest
+    However it ends, what was drawn is written first; where it is killed, at most a batch is drawn again, and
+    another one's first step. Close it (`contextlib.closing`) before the manifest
     where it may not be read to its end.
 
     Args:
@@ -118,10 +121,11 @@ def draw_batch(
     limits, model, writer = limits or Limits(), ModelInMemory(), Writer()
     not_drawn = not_written = 0  # the second is counted by the writer's thread
 
-    def store(job: BatchJob, outcome: Picture | Exception, seconds: float) -> Record:
+    def store(
+        job: BatchJob, outcome: Picture | Exception, seconds: float, encoded: Future[bytes | Exception]
+    ) -> Record:
         nonlocal not_written
-        encoded = encode(job, outcome, metadata)
-        record = save(job, encoded, seconds, folder, manifest, overwrite, remarks(outcome))
+        record = save(job, encoded.result(), seconds, folder, manifest, overwrite, remarks(outcome))
         not_written += record["status"] == "failed" and not isinstance(outcome, Exception)
         return record
 
@@ -129,17 +133,22 @@ def draw_batch(
         too_many = limits.failures is not None and not_drawn + not_written >= limits.failures
         return too_many or writer.broken is not None or limits.halting()
 
-    with writer:
+    def is_enough_at_a_step() -> bool:
+        writer.wait()
+        return is_enough()
+
+    with ThreadPoolExecutor(ENCODERS, "t2i-encoder") as encoders, writer:
         try:
             for jobs in group_jobs(todo):
                 if limits.stopping():
                     break
                 for job, outcome, seconds in draw_group(
-                    jobs, model, replace(limits, halting=is_enough), tell, warn
+                    jobs, model, replace(limits, halting=is_enough_at_a_step), tell, warn
                 ):
                     not_drawn += isinstance(outcome, Exception)
                     size = 0 if isinstance(outcome, Exception) else outcome.pixels.nbytes
-                    writer.put(partial(store, job, outcome, seconds), size)
+                    encoded = encoders.submit(encode, job, outcome, metadata)
+                    writer.put(partial(store, job, outcome, seconds, encoded), size)
                     yield from writer.written()
                     if is_enough():
                         raise _Stopped

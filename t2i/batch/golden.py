@@ -18,6 +18,7 @@ from t2i import durable, images, recipes
 from t2i.batch.plan import NOT_IN_ID, BatchJob
 from t2i.config import GenerateConfig
 from t2i.config.batch import MIN_PSNR
+from t2i.config.loras import without_folders
 from t2i.errors import StorageError
 from t2i.naming import slug
 
@@ -162,6 +163,8 @@ def _settings(job: BatchJob) -> dict[str, Any]:
         for name, value in job.config.to_dict().items()
         if name not in skipped and value != DEFAULTS[name]
     }
+    files = {"lora": job.config.lora, "embedding": job.config.embedding}
+    settings |= {name: [*map(without_folders, texts)] for name, texts in files.items() if texts}
     return {**settings, "model": recipes.base_name(job.config.model)}
 
 

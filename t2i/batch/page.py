@@ -38,7 +38,7 @@ def render_page(
         comparison: With the expected pictures.
     """
     counts = {"all": len(rows)}
-    for kind in ("done", "failed", "missing", "different"):
+    for kind in ("done", "failed", "missing", "different", "noted"):
         count = sum(kind in _kinds(row) for row in rows)
         if count:
             counts[kind] = count
@@ -64,7 +64,8 @@ def render_page(
 
 def _kinds(row: Row) -> list[str]:
     """What a row is filtered by."""
-    return ["all", row.status, *(["different"] if row.differs else [])]
+    more = {"different": row.differs, "noted": bool(row.notes)}
+    return ["all", row.status, *(kind for kind, holds in more.items() if holds)]
 
 
 def _summary(counts: dict[str, int], rows: Sequence[Row]) -> str:
@@ -117,6 +118,7 @@ def _row(place: int, row: Row, columns: Sequence[str]) -> str:
     else:
         picture = '<span class="blank">none</span>'
     words = f"<bdi>{text(row.prompt)}</bdi>" + (tag("p", row.error, "bad") if row.error else "")
+    words += "".join(tag("p", note) for note in row.notes)
     words += tag("p", row.file, "small") if row.status == "done" and row.file else ""
     status = f'<span class="{"good" if row.status == "done" else "bad"}">{row.status}</span>'
     seconds = f"{row.seconds:.2f}"

@@ -1,9 +1,9 @@
 """Which pictures a prompt file asks for: the id, the settled config and the file name of each.
 
-The id of a picture is the SHA-256 of all that shapes it: prompt, seed, settled config and model (of one on
-this machine the hashes of its files, of a Hub model its id and revision), and of the name that its line
-gives it. Batch size, order of the lines and place in the file are not in it. A picture that is asked for
-twice is drawn once.
+The id of a picture is the SHA-256 of all that shapes it: prompt, seed, settled config, model (of one on this
+machine the hashes of its files, of a Hub model its id and revision), LoRAs and textual inversions (by their
+hashes), and of the name that its line gives it. Batch size, order of the lines and place in the file are not
+in it. A picture that is asked for twice is drawn once.
 """
 
 from __future__ import annotations
@@ -11,18 +11,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from t2i import durable, weights
 from t2i.batch.manifest import Record, owners
 from t2i.config import GenerateConfig
+from t2i.config.loras import read_tags
 from t2i.errors import StorageError, T2IError
 from t2i.naming import check_free, slug
 from t2i.promptfiles import Entry
 from t2i.settling import preview
 
 NOT_IN_ID = ("prompts", "seed", "num_images", "batch_size", "model")
+BY_CONTENT = (
+    "lora",
+    "lora_scale",
+    "embedding",
+)  # in the id by what is in the files, and only where there are some
 LABEL_LENGTH, AXES_LENGTH = 48, 24  # with line, seed and id a name stays below 120 bytes
 
 
@@ -41,6 +48,7 @@ class BatchJob:
         file: Path inside the folder, with /.
         owned: The file is this job's by the manifest, and may be replaced.
         problem: Why it cannot be drawn, where that is known before the model is loaded.
+        adapters: What tells its LoRAs and textual inversions from others; see `adapters_identity`.
     """
 
     id: str
@@ -53,6 +61,7 @@ class BatchJob:
     file: str
     owned: bool
     problem: T2IError | None
+    adapters: str = "[]"
 
 
 @dataclass(frozen=True)
@@ -60,16 +69,20 @@ class Estimate:
     """What the missing pictures will take, by those of the same settings that are there.
 
     Attributes:
-        seconds: Of drawing.
+        seconds: Of drawing; None where only a cluster knows how many workers there are.
         size_bytes: Of files.
     """
 
-    seconds: float
+    seconds: float | None
     size_bytes: int
 
 
 def plan_batch(
-    entries: Sequence[Entry], records: Mapping[str, Record], folder: Path, overwrite: bool = False
+    entries: Sequence[Entry],
+    records: Mapping[str, Record],
+    folder: Path,
+    overwrite: bool = False,
+    ask_hub: bool = False,
 ) -> list[BatchJob]:
     """Every picture once, in the order of the file. A name that the manifest knows is kept.
 
@@ -78,12 +91,13 @@ def plan_batch(
         records: Of the folder's manifest.
         folder: Where the pictures will be.
         overwrite: Whether a file that no picture of the batch made may be replaced.
+        ask_hub: Whether a model that is not here has to be on the Hub; nothing is downloaded.
 
     Raises:
         StorageError: A line names a file that is there already.
         ModelError: A file of a model cannot be read.
     """
-    settling = _Settling()
+    settling = _Settling(ask_hub)
     wanted: dict[str, tuple[Entry, int, _Settled]] = {}
     for entry in entries:
         settled = settling.settle(entry.config)
@@ -100,7 +114,7 @@ def plan_batch(
         prompt = entry.config.prompts[0]
         jobs.append(
             BatchJob(job, index, entry.line, entry.label, prompt, seed, settled.config, file, job in known,
-                     settled.problem)
+                     settled.problem, settled.adapters)
         )  # fmt: skip
     return jobs
 
@@ -122,9 +136,21 @@ def is_done(job: BatchJob, records: Mapping[str, Record], folder: Path) -> bool:
 
 
 def estimate(
-    todo: Sequence[BatchJob], done: Sequence[BatchJob], records: Mapping[str, Record], folder: Path
+    todo: Sequence[BatchJob],
+    done: Sequence[BatchJob],
+    records: Mapping[str, Record],
+    folder: Path,
+    workers: int | None = 1,
 ) -> Estimate | None:
-    """What `todo` will take; None if for some of its settings no picture has been measured."""
+    """What `todo` will take; None if for some of its settings no picture has been measured.
+
+    Args:
+        todo: What is missing.
+        done: What is there.
+        records: Of the manifest.
+        folder: Of the pictures.
+        workers: That draw at once, each as fast as those that drew `done`; None: nobody knows.
+    """
     measured: dict[GenerateConfig, list[tuple[float, int]]] = {}
     for job in done:
         seconds = records[job.id].get("seconds")
@@ -136,9 +162,8 @@ def estimate(
         config: (sum(row[0] for row in rows) / len(rows), sum(row[1] for row in rows) / len(rows))
         for config, rows in measured.items()
     }
-    return Estimate(
-        sum(means[job.config][0] for job in todo), round(sum(means[job.config][1] for job in todo))
-    )
+    seconds, size = (sum(means[job.config][which] for job in todo) for which in (0, 1))
+    return Estimate(None if workers is None else seconds / min(workers, len(todo)), round(size))
 
 
 @dataclass(frozen=True)
@@ -146,36 +171,61 @@ class _Settled:
     config: GenerateConfig
     identity: str
     problem: T2IError | None
+    adapters: str = "[]"
 
 
 @dataclass
 class _Settling:
     """Settles configs; each model and each combination of settings is looked up once."""
 
+    ask_hub: bool
     previews: dict[GenerateConfig, GenerateConfig | T2IError] = field(default_factory=dict)
-    identities: dict[str, str] = field(default_factory=dict)
+    identities: dict[str, str | T2IError] = field(default_factory=dict)
     settled: dict[GenerateConfig, _Settled] = field(default_factory=dict)
+    adapted: dict[tuple[Any, ...], str | T2IError] = field(default_factory=dict)
 
     def settle(self, config: GenerateConfig) -> _Settled:
+        tags = read_tags(config.prompts[0])[1]
+        key = (config.lora, config.lora_scale, config.embedding, tags)
+        if key not in self.adapted:
+            try:
+                self.adapted[key] = adapters_identity(config, config.prompts[0])
+            except T2IError as error:
+                self.adapted[key] = error
+        adapters = self.adapted[key]
         config = config.replace(prompts=(), seed=None, num_images=1)
         if config not in self.settled:
             self.settled[config] = self._settle(config)
-        return self.settled[config]
+        found = self.settled[config]
+        if isinstance(adapters, T2IError):
+            return replace(found, problem=found.problem or adapters, adapters=json.dumps(key, default=str))
+        return replace(found, adapters=adapters)
 
     def _settle(self, config: GenerateConfig) -> _Settled:
         shape = config.replace(negative_prompt="")  # wildcards make many of them
         if shape not in self.previews:
             try:
                 self.previews[shape] = preview(shape)
-                if config.model not in self.identities:
-                    self.identities[config.model] = identity(config.model)
             except T2IError as error:
                 self.previews[shape] = error
         found = self.previews[shape]
         if isinstance(found, T2IError):
             return _Settled(config, config.model, found)
-        found = found.replace(negative_prompt=config.negative_prompt)
-        return _Settled(found, self.identities[config.model], None)
+        known = self._identify(config.model)
+        if isinstance(known, T2IError):
+            return _Settled(config, config.model, known)
+        return _Settled(found.replace(negative_prompt=config.negative_prompt), known, None)
+
+    def _identify(self, model: str) -> str | T2IError:
+        """`identity` of a model, or why it cannot be drawn with; each is asked for once."""
+        if model not in self.identities:
+            try:
+                if self.ask_hub:
+                    weights.fetch_model(weights.resolve_model(model), download=False)
+                self.identities[model] = identity(model)
+            except T2IError as error:
+                self.identities[model] = error
+        return self.identities[model]
 
 
 def identity(model: str) -> str:
@@ -186,8 +236,19 @@ def identity(model: str) -> str:
     return hashlib.sha256(json.dumps(weights.hash_files(source.files), sort_keys=True).encode()).hexdigest()
 
 
+def adapters_identity(config: GenerateConfig, prompt: str) -> str:
+    """What tells the LoRAs and textual inversions of a picture from others, as JSON.
+
+    Raises:
+        UsageError: See `t2i.weights.find_adapters`.
+        ModelError: See there.
+    """
+    return json.dumps(weights.find_adapters(config, prompt).identity())
+
+
 def _job_id(entry: Entry, seed: int, settled: _Settled) -> str:
-    config = {name: value for name, value in settled.config.to_dict().items() if name not in NOT_IN_ID}
+    skipped = {*NOT_IN_ID, *BY_CONTENT}
+    config = {name: value for name, value in settled.config.to_dict().items() if name not in skipped}
     if config["guidance_scale"] is not None:
         config["guidance_scale"] = float(config["guidance_scale"])
     shapes = {
@@ -197,6 +258,8 @@ def _job_id(entry: Entry, seed: int, settled: _Settled) -> str:
         "seed": seed,
         "output": entry.output,
     }
+    if settled.adapters != "[]":
+        shapes["adapters"] = settled.adapters
     return hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from t2i.batch.manifest import Records
+from t2i.batch.manifest import Record, Records
 from t2i.batch.plan import BatchJob
 from t2i.batch.verdicts import Comparison, Verdict
 
@@ -27,6 +27,7 @@ class Row:
         seconds: It took; 0 if it was not drawn.
         error: Why it failed.
         sha256: Of the file.
+        notes: What a person should know of how it came about, a line each.
         verdict: Against the expected picture, where one was asked for.
     """
 
@@ -39,6 +40,7 @@ class Row:
     seconds: float
     error: str | None
     sha256: str | None
+    notes: tuple[str, ...] = ()
     verdict: Verdict | None = None
 
     @property
@@ -78,8 +80,8 @@ def rows_of(
         if record is None or job.id in left:
             rows.append(Row(job.id, *asked, "missing", 0.0, None, None))
         elif record["status"] == "done" and (folder / job.file).is_file():
-            seconds, sha256 = float(record["seconds"]), record["sha256"]
-            rows.append(Row(job.id, *asked, "done", seconds, None, sha256, verdicts.get(job.id)))
+            seconds, sha256, verdict = float(record["seconds"]), record["sha256"], verdicts.get(job.id)
+            rows.append(Row(job.id, *asked, "done", seconds, None, sha256, notes_of(record), verdict))
         else:
             status = "failed" if record["status"] == "failed" else "missing"
             rows.append(Row(job.id, *asked, status, float(record["seconds"]), record["error"], None))
@@ -91,7 +93,16 @@ def other_rows(jobs: Sequence[BatchJob], records: Records, folder: Path) -> list
     asked = {job.id for job in jobs}
     return [
         Row(job, record["line"], record["seed"], record["prompt"], record["file"], "done",
-            float(record["seconds"]), None, record["sha256"])
+            float(record["seconds"]), None, record["sha256"], notes_of(record))
         for job, record in records.items()
         if job not in asked and record["status"] == "done" and (folder / str(record["file"])).is_file()
     ]  # fmt: skip
+
+
+def notes_of(record: Record) -> tuple[str, ...]:
+    """What a line of the manifest says besides of its picture, in sentences; see `drawing.remarks`."""
+    notes, memory = (record.get(name) for name in ("notes", "memory"))
+    told = [str(note) for note in notes] if isinstance(notes, list) else []
+    if isinstance(memory, list) and memory:
+        told.append(f"memory ran out: {', '.join(map(str, memory))}")
+    return tuple(told)

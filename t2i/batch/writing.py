@@ -1,4 +1,8 @@
-"""A thread that writes pictures one after the other, each with its line, while the next ones are drawn."""
+"""A thread that writes pictures one after the other, each with its line, while the next ones are drawn.
+
+Whoever draws waits (`wait`) after the first step of a batch until the batch before is on the disk. So a kill
+costs no more than a batch and a step, and hardly any time is lost.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +43,10 @@ class Writer:
             wait([left[0][0]])
         self._pending.append((self._thread.submit(self._do, write), size))
 
+    def wait(self) -> None:
+        """Until everything is on the disk, or cannot be."""
+        wait([work for work, _ in self._pending])
+
     def written(self) -> Iterator[Record]:
         """The lines that are on the disk and were not given before."""
         while self._pending and self._pending[0][0].done():
@@ -55,7 +63,7 @@ class Writer:
         Raises:
             StorageError: The manifest cannot be written; what waited behind it is lost.
         """
-        wait([work for work, _ in self._pending])
+        self.wait()
         yield from self.written()
         if self.broken is not None:
             raise self.broken

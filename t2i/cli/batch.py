@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +16,14 @@ import typer
 
 from t2i import batch, environment
 from t2i.batch import BatchJob, Estimate
+from t2i.batch.manifest import MANIFEST
 from t2i.cli import drawing
 from t2i.cli.door import notice, raise_all
 from t2i.cli.options import config_command
 from t2i.config import GenerateConfig
 from t2i.config.batch import BatchConfig
 from t2i.errors import Interrupted, OutOfMemory, PartialError, ResourceError, T2IError
-from t2i.promptfiles import PromptFile, PromptFileError, PromptOptions, parse_prompt_file
+from t2i.promptfiles import Entry, PromptFile, PromptFileError, PromptOptions, parse_prompt_file
 from t2i.promptfiles.sources import format_of, read_bytes
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -53,8 +54,13 @@ def command(
     if config.is_shared:
         batch.check_crew(config)
     if config.dry_run:
-        Plan.make(parsed, batch.read_records(folder), folder, config).show()
+        plan = Plan.make(parsed, batch.read_records(folder), folder, config)
+        plan.refuse()
+        plan.show()
         return
+    is_new = not (folder / MANIFEST).exists()
+    if is_new:  # then before anything is written
+        refuse(parsed, parsed.entries, config)
     with batch.open_manifest(folder, config.wait) as manifest, stop_softly() as stopping:
         kept = batch.kept_run_seed(folder) if config.run_seed is None else None
         if kept is None:
@@ -62,6 +68,8 @@ def command(
         elif kept != parsed.run_seed:  # a process that we waited for has drawn one
             parsed = parse(kept)
         plan = Plan.make(parsed, manifest.records, folder, config)
+        if not is_new:
+            plan.refuse()
         plan.reporting.check(manifest.records)
         plan.tell()
         plan.draw(manifest, batch.Limits(config.most_failures, stopping))
@@ -80,6 +88,17 @@ def _parser(file: str, config: BatchConfig, defaults: dict[str, Any]) -> Callabl
             raise
 
     return parse
+
+
+def refuse(parsed: PromptFile, entries: Iterable[Entry], config: BatchConfig) -> None:
+    """Refuse lines that cannot be drawn on this machine, as mistakes of the file.
+
+    Raises:
+        UsageError: There are such lines.
+    """
+    found = batch.find_refusals(entries, config.metadata)
+    if found:
+        raise_all(PromptFileError(parsed.source, found).each())
 
 
 @contextmanager
@@ -126,12 +145,12 @@ class Plan:
     @classmethod
     def make(cls, parsed: PromptFile, records: batch.Records, folder: Path, config: BatchConfig) -> Plan:
         """Plan everything, then keep what is in the shard."""
-        every = batch.plan_batch(parsed.entries, records, folder, config.overwrite)
+        every = batch.plan_batch(parsed.entries, records, folder, config.overwrite, ask_hub=config.dry_run)
         jobs = [job for job in every if batch.in_shard(job, config.shard_of)]
         done = [job for job in jobs if batch.is_done(job, records, folder)]
         finished = {job.id for job in done}
         todo = [job for job in jobs if job.id not in finished]
-        estimate = batch.estimate(todo, done, records, folder)
+        estimate = batch.estimate(todo, done, records, folder, batch.count_workers(config))
         return cls(config, folder, parsed, every, jobs, done, todo, estimate)
 
     @property
@@ -142,6 +161,7 @@ class Plan:
 
     def figures(self) -> dict[str, Any]:
         """What `--json` says about the plan."""
+        seconds = self.estimate.seconds if self.estimate else None
         return {
             "prompts": self.parsed.prompts,
             "pictures": self.parsed.images,
@@ -150,12 +170,22 @@ class Plan:
             "run_seed": self.parsed.run_seed,
             "done": len(self.done),
             "todo": len(self.todo),
-            "estimated_s": round(self.estimate.seconds, 1) if self.estimate else None,
+            "estimated_s": round(seconds, 1) if seconds is not None else None,
             "estimated_bytes": self.estimate.size_bytes if self.estimate else None,
         }
 
+    def refuse(self) -> None:
+        """Refuse what is to be drawn and cannot be, before anything is drawn; see `refuse`."""
+        lines = {job.line for job in self.todo}
+        refuse(self.parsed, (entry for entry in self.parsed.entries if entry.line in lines), self.config)
+
     def show(self) -> None:
-        """`--dry-run`."""
+        """`--dry-run`.
+
+        Raises:
+            PartialError: Some pictures cannot be drawn.
+            ResourceError: None can.
+        """
         if not self.config.json:
             self.tell()
             for job in self.todo:
@@ -175,6 +205,10 @@ class Plan:
                 for job in self.jobs
             ]
             print(json.dumps({**self.figures(), "jobs": rows}, ensure_ascii=False))
+        lost = [job.problem for job in self.todo if job.problem is not None]
+        if lost:
+            kind = PartialError if len(lost) < len(self.jobs) else ResourceError
+            raise kind(f"{_count(len(lost), 'picture')} of {len(self.jobs)} cannot be drawn", lost[0].hint)
 
     def tell(self) -> None:
         """The plan in a line or two on stderr, and as an event."""
@@ -184,8 +218,9 @@ class Plan:
         if self.done:
             line += f", {len(self.done)} done, {len(self.todo)} to draw"
         if self.estimate is not None:
-            size = self.estimate.size_bytes / 1e6
-            line += f", about {_time(self.estimate.seconds)} and {size:.3g} MB by the pictures that are there"
+            seconds, size = self.estimate.seconds, f"{self.estimate.size_bytes / 1e6:.3g} MB"
+            about = size if seconds is None else f"{_time(seconds)} and {size}"
+            line += f", about {about} by the pictures that are there"
         notice(line)
         if self.parsed.duplicates:
             notice(f"{_count(self.parsed.duplicates, 'picture')} asked for more than once, drawn once")

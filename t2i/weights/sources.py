@@ -106,7 +106,8 @@ class ModelSource:
 def resolve_model(name: str, offline: bool = False) -> ModelSource:
     """Find out what `--model NAME` means; downloads nothing.
 
-    An existing folder or file wins over a Hub id of the same spelling, an alias over both.
+    An existing folder or file wins over a Hub id of the same spelling, an alias over both. What would lie in
+    a folder that is here is a path, unless the catalog knows it or it names a revision.
 
     Args:
         name: Alias, Hub id (`owner/name` or `owner/name@revision`), folder, or `.safetensors` file.
@@ -139,16 +140,21 @@ def resolve_model(name: str, offline: bool = False) -> ModelSource:
         raise ModelError(f"{path} is neither a folder nor a plain file")
     if re.match(r"[a-z]+://", text):
         raise ModelError(f"{text}: models are not loaded from addresses", "download it and give the file")
-    looks_like_path = text.startswith((".", "/", "~", "\\")) or path.suffix.lower() in (
-        ".safetensors", ".ckpt", ".bin", ".pt", ".pth",
-    )  # fmt: skip
-    if not looks_like_path and HUB_ID.fullmatch(text):
-        repo, _, revision = text.partition("@")
+    repo, _, revision = text.partition("@")
+    suffixes = (".safetensors", ".ckpt", ".bin", ".pt", ".pth")
+    looks_like_path = text.startswith((".", "/", "~", "\\")) or path.suffix.lower() in suffixes
+    in_a_folder = not revision and len(path.parts) > 1 and Path(path.parts[0]).is_dir()
+    may_be_path = looks_like_path or (in_a_folder and find_repo(repo) is None)
+    is_hub_id = HUB_ID.fullmatch(text) is not None
+    if is_hub_id and not may_be_path:
         return ModelSource("hub", text, None, repo, revision or None, find_repo(repo), offline)
+    if may_be_path:
+        hint = "check the spelling of the path; a model of the Hub is named owner/name"
+        if is_hub_id and not looks_like_path:
+            hint += f", and if you mean that one: {text}@main"
+        raise ModelError(f"there is no model at {text}: no such folder or file", hint)
     near = nearest_models(text)
     hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(MODELS)}."
-    if looks_like_path:
-        raise ModelError(f"there is no model at {text}", "check the spelling of the path")
     raise ModelError(f"there is no model {text!r}", f"{hint} A Hub id has the form owner/name")
 
 

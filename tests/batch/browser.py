@@ -19,7 +19,13 @@ import tempfile
 from pathlib import Path
 from typing import Any, Self
 
-PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
+import pytest
+
+REQUIRED = "T2I_REQUIRE_BROWSER"
+PROGRAMS = (
+    "chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable",
+    "chrome",
+)  # fmt: skip
 QUIET = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-quic", "--remote-debugging-pipe",
@@ -28,9 +34,15 @@ PATIENCE_S = 30.0
 CODES = {"Enter": 13, "Escape": 27, "Tab": 9}
 
 
-def find_browser() -> str | None:
-    """A Chromium of this machine, or None."""
-    return next((found for name in PROGRAMS if (found := shutil.which(name))), None)
+def find_browser() -> str:
+    """A Chromium of this machine.
+
+    Without one the test is skipped, or fails where the environment variable `REQUIRED` is set and not 0.
+    """
+    found = next((found for name in PROGRAMS if (found := shutil.which(name))), None)
+    if found is None and os.environ.get(REQUIRED, "0") not in ("", "0"):
+        pytest.fail(f"{REQUIRED} is set, and there is none of {', '.join(PROGRAMS)} on this machine")
+    return found or pytest.skip("no Chromium on this machine")
 
 
 class Browser:

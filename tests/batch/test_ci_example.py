@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from browser import REQUIRED
 
 from t2i import images
 from t2i.batch.golden import read_golden
@@ -47,6 +48,11 @@ def test_the_workflow_names_what_is_there() -> None:
     assert (ROOT / given["file"]).exists() and (ROOT / given["expect"]).exists()
     named = set(re.findall(r"inputs\.(\w+)", (ROOT / ".github/actions/t2i-batch/action.yml").read_text()))
     assert named == set(ACTION["inputs"])
+
+
+def test_ci_skips_no_test_of_a_page() -> None:
+    (job,) = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"].values()
+    assert job["env"] == {REQUIRED: "1"} and job["steps"][-1] == {"run": "bash .ci/run"}
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -94,6 +94,22 @@ def test_the_page_says_what_hostile_prompts_say_and_does_not_do_it(tmp_path: Pat
     assert len(recipes["shared"]) == 1  # what all have in common is there once
 
 
+def test_the_page_says_how_a_picture_came_about(tmp_path: Path) -> None:
+    jobs = [job(line, f"dog {line}") for line in range(1, 5)]
+    records = made(tmp_path, jobs)
+    records[jobs[0].id] |= {"notes": ["decoded once more, in fp32", HOSTILE[0]], "memory": ["smaller batch"]}
+    records[jobs[1].id] |= {"memory": ["vae slicing", "vae tiling"]}
+    records[jobs[2].id] |= {"notes": "not a list", "memory": {}}  # somebody edited the manifest
+    rows = rows_of(jobs[1:], records, tmp_path) + other_rows(jobs[1:], records, tmp_path)
+    page = Page(render_page("p.txt", rows, tmp_path, [], None))
+    told = ["memory ran out: vae slicing, vae tiling", "decoded once more, in fp32", HOSTILE[0]]
+    assert [text for text in page.texts["p"] if text in told] == told
+    assert "memory ran out: smaller batch" in page.texts["p"] and len(page.all("script")) == 2
+    assert "noted (2)" in page.texts["option"] and "4 pictures, 4 done, 2 noted" in page.texts["p"][0]
+    noted = [one["id"] for one in page.all("tr") if "noted" in (one.get("data-kinds") or "")]
+    assert noted == ["r0", "r3"]
+
+
 def test_the_page_asks_nobody(tmp_path: Path) -> None:
     jobs = [job(1, "a dog", file="pets/a b#c?.png"), job(2, "a cat", file="x:y%41.png")]
     rows = rows_of(jobs, made(tmp_path, jobs), tmp_path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Browser, find_browser
+from browser import REQUIRED, Browser, find_browser
 from made_batch import ELSEWHERE, draw, job, record
 
 from t2i.batch.golden import read_golden, update_golden
@@ -16,11 +16,7 @@ from t2i.batch.report import write_report
 from t2i.batch.rows import rows_of
 from t2i.batch.verdicts import compare
 
-PROGRAM = find_browser()
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(PROGRAM is None, reason="no Chromium on this machine"),
-]
+pytestmark = pytest.mark.browser
 PROMPTS = [
     "a corgi playing a trumpet", "a panda to the left of a guitar, on a very long background " * 4,
     "</script><img src=x onerror=alert(1)>", "right to left \u202e gnp.exe, \u05d0\u05d1", "x" * 300,
@@ -62,8 +58,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    assert PROGRAM is not None
-    with Browser(PROGRAM) as started:
+    with Browser(find_browser()) as started:
         yield started
 
 
@@ -131,3 +126,15 @@ def test_what_it_would_complain_about_is_noticed(browser: Browser, tmp_path: Pat
     )
     browser.open(page, width=400)
     assert any("Content Security Policy" in complaint for complaint in browser.complaints)
+
+
+def test_where_a_browser_is_required_its_absence_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    for value, outcome in (
+        ("1", pytest.fail.Exception),
+        ("0", pytest.skip.Exception),
+        ("", pytest.skip.Exception),
+    ):
+        monkeypatch.setenv(REQUIRED, value)
+        with pytest.raises(outcome, match="on this machine"):
+            find_browser()

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from command_line import Result, Run, run_line
 
 from t2i import images
-from t2i.batch import Limits, draw_shared, open_manifest, plan_batch, read_records
+from t2i.batch import plan_batch, read_records
 from t2i.batch.workers import crews, sharing, worker
 from t2i.batch.workers.worker import Opening, Order, Worker, dumps, read_answer
 from t2i.config.batch import BatchConfig
@@ -242,25 +241,3 @@ def test_refused_before_anything_is_written(run: Run, monkeypatch: pytest.Monkey
 def test_a_line_with_a_device_of_its_own_is_refused(run: Run) -> None:
     result = run("--devices", "cpu", "--device", "cpu")
     assert result.code == 2 and "line 1 asks for --device cpu, which --devices decides" in result.err
-
-
-def test_processes_and_one_of_them_killed(
-    run: Run, tiny_pocket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two real processes; the generator stands still while one of them is killed."""
-    assert run("--deterministic", output="alone").code == 0
-    text = ("\n".join(PROMPTS) + "\n").encode()
-    defaults = {"model": str(tiny_pocket), "steps": 2, "width": 32, "height": 32, "deterministic": True}
-    entries = parse_prompt_file(text, "txt", options=PromptOptions(defaults, run_seed=3)).entries
-    config = BatchConfig(output="out", devices="cpu,cpu")
-    told: list[str] = []
-    with open_manifest(tmp_path / "out") as manifest:
-        todo = plan_batch(entries, manifest.records, tmp_path / "out")
-        records = draw_shared(config, todo, tmp_path / "out", manifest, Limits(), None, told.append)
-        next(records)
-        victim = min(psutil.Process().children(), key=lambda child: child.create_time())
-        os.kill(victim.pid, signal.SIGKILL)
-        assert [record["status"] for record in records] == ["done"] * 5
-    assert pictures("out") == pictures("alone") and statuses() == ["done"] * 6
-    assert not told or "the worker on cpu died: killed by signal 9" in told[0]
-    assert psutil.Process().children() == [], "nobody is left behind"

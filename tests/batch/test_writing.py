@@ -18,6 +18,7 @@ from t2i.batch.writing import Writer
 from t2i.cli.batch import Plan
 from t2i.durable import sha256_file
 from t2i.errors import StorageError
+from t2i.families.clip import ClipFamily
 
 PROMPTS = "a dog\na cat\na red drum\na blue trumpet\n"
 
@@ -133,6 +134,21 @@ def test_a_picture_is_written_while_the_next_is_drawn(run: Run, monkeypatch: pyt
     before_batch(monkeypatch, lambda number: second_began.set() if number == 2 else None)
     monkeypatch.setattr(images, "encode", wait_for_the_second)
     assert run().code == 0 and seen == [True] * 4 and assert_whole() == 4
+
+
+def test_a_batch_is_on_the_disk_before_the_second_step_of_the_next(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, predict, there = images.encode, ClipFamily._predict, list[int]()
+
+    def count(*arguments: Any) -> Any:
+        there.append(len(list(Path("out").glob("0*.png"))))
+        return predict(*arguments)
+
+    monkeypatch.setattr(ClipFamily, "_predict", count)
+    monkeypatch.setattr(images, "encode", lambda *given: time.sleep(0.2) or encode(*given))
+    assert run("--batch-size", 2).code == 0 and assert_whole() == 4
+    assert there[:2] == [0, 0] and there[3:] == [2], "a kill costs a batch and a step"
 
 
 def test_the_second_ctrl_c_loses_nothing_that_was_drawn(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ told and hands back the bytes of picture files; it writes nothing. `processes` a
 and carry messages; what goes to a worker is JSON.
 """
 
-from t2i.batch.workers.crews import check_crew, draw_shared
+from t2i.batch.workers.crews import check_crew, count_workers, draw_shared
 from t2i.batch.workers.sharing import WorkersLost
 
-__all__ = ["WorkersLost", "check_crew", "draw_shared"]
+__all__ = ["WorkersLost", "check_crew", "count_workers", "draw_shared"]

@@ -28,6 +28,19 @@ def check_crew(config: BatchConfig) -> None:
         local_devices(config.devices)
 
 
+def count_workers(config: BatchConfig) -> int | None:
+    """How many draw at once; None where only a running cluster knows.
+
+    Raises:
+        UsageError: A device that is not here.
+    """
+    if not config.is_shared:
+        return 1
+    if config.devices not in (None, "all"):
+        return len(str(config.devices).split(","))
+    return len(local_devices("all")) if config.ray_address is None else None
+
+
 def draw_shared(
     config: BatchConfig,
     todo: Sequence[BatchJob],

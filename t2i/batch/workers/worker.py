@@ -23,7 +23,7 @@ from typing import Any
 
 from t2i import environment
 from t2i.batch.drawing import Limits, ModelInMemory, describe, draw_group, encode, remarks
-from t2i.batch.plan import BatchJob, identity
+from t2i.batch.plan import BatchJob, adapters_identity, identity
 from t2i.config import GenerateConfig
 from t2i.durable import fault_point
 from t2i.errors import ModelError, T2IError
@@ -57,7 +57,7 @@ class Order:
         config: `GenerateConfig.to_dict()`, settled, without prompt and seed.
         model: What `t2i.batch.plan.identity` says where the batch was planned.
         metadata: As `images.save` has it.
-        pictures: Index, prompt, seed and file name of each.
+        pictures: Index, prompt, seed, file name, and LoRAs and textual inversions of each.
     """
 
     config: dict[str, Any]
@@ -68,7 +68,8 @@ class Order:
     @classmethod
     def of(cls, jobs: Sequence[BatchJob], model: str, metadata: str) -> Order:
         """The order for pictures that are planned and share a config."""
-        pictures = [{"index": j.index, "prompt": j.prompt, "seed": j.seed, "file": j.file} for j in jobs]
+        names = ("index", "prompt", "seed", "file", "adapters")
+        pictures = [{name: getattr(job, name) for name in names} for job in jobs]
         return cls(jobs[0].config.to_dict(), model, metadata, pictures)
 
     @property
@@ -167,7 +168,7 @@ class Worker:
         return b"".join([json.dumps(values).encode(), b"\n", *files])
 
     def _check_model(self, order: Order) -> None:
-        """Refuse to draw with another model of the same name: it would be taken for the one of the plan.
+        """Refuse to draw with another model or LoRA of the same name, as if it were the one of the plan.
 
         Raises:
             ModelError: Then, or there is none here.
@@ -177,6 +178,10 @@ class Worker:
             self.checked[name] = identity(name)
         if order.model != self.checked[name]:
             raise ModelError(f"the model {name} has other files on {platform.node()}")
+        config = GenerateConfig.from_dict(order.config)
+        for prompt, wanted in {row["prompt"]: row["adapters"] for row in order.pictures}.items():
+            if wanted != adapters_identity(config, prompt):
+                raise ModelError(f"a LoRA or textual inversion has another content on {platform.node()}")
 
 
 def serve(descriptor: int) -> None:

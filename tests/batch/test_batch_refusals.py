@@ -1,0 +1,144 @@
+"""What `t2i batch` refuses before it draws, or writes, anything: one line each, with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from command_line import Result, Run, run_line
+
+from t2i import pipeline
+from t2i.batch import estimate, plan_batch
+from t2i.batch.plan import BatchJob
+from t2i.batch.workers import count_workers, crews
+from t2i.config.batch import BatchConfig
+from t2i.promptfiles import PromptOptions, parse_prompt_file
+
+
+@pytest.fixture
+def run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_pocket: Path
+) -> Run:
+    """Run `t2i batch` on the miniature of pocket into out/; a model that is loaded fails the test."""
+    monkeypatch.chdir(tmp_path)
+
+    def loaded(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(pipeline, "load", loaded)
+
+    def run_here(text: str, *arguments: object) -> Result:
+        Path("p.txt").write_text(text)
+        return run_line(capsys, "batch", "p.txt", "-m", tiny_pocket, "-o", "out", *arguments)
+
+    return run_here
+
+
+DRY = pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry-run"])
+LONG = "red dog " * 10_000
+REFUSED = [  # prompt file, options, what is said
+    ("a dog\na cat\n", ["--device", "toaster"], ["p.txt: --device toaster: not a device"]),
+    ("a dog\na cat\n", ["--device", "cuda:99"], ["p.txt: --device cuda:99: not available here"]),
+    ("a dog --s 99\na cat\n", ["--scheduler", "lcm"], ["p.txt line 1: "]),
+    (f"a dog\n{LONG}\n{LONG}\n", [], ["p.txt line 2: the recipe has", "a picture can carry", "(and line 3)"]),
+]
+
+
+@DRY
+@pytest.mark.parametrize(("text", "options", "said"), REFUSED, ids=["toaster", "cuda", "steps", "long"])
+def test_what_cannot_be_drawn_is_told_with_its_line(
+    run: Run, text: str, options: list[str], said: list[str], dry: list[str]
+) -> None:
+    refused = run(text, *options, *dry)
+    assert (refused.code, refused.out) == (2, ""), refused.err
+    assert [line.partition(":")[0] for line in refused.err.splitlines() if line] == ["error", "hint"]
+    assert all(part in refused.err for part in said), refused.err
+    assert not Path("out").exists(), "nothing was written"
+
+
+def test_a_prompt_of_any_length_needs_no_recipe(run: Run) -> None:
+    assert run(f"{LONG}\n", "--metadata", "minimal", "--dry-run").code == 0
+
+
+def test_a_dry_run_asks_the_hub_once_and_downloads_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, asked = ["model_index.json"], list[str]()
+
+    def model_info(hub: object, repo: str, revision: str | None = None) -> object:
+        asked.append(repo)
+        return SimpleNamespace(sha="a" * 40, siblings=[SimpleNamespace(rfilename=name) for name in files])
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("downloaded"))
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    text = "a dog\na cat --s 3\n"
+    there = run(text, "-m", "somebody/something", "--dry-run")
+    assert there.code == 0 and len(there.lines) == 2 and asked == ["somebody/something"]
+    files[:] = ["README.md"]
+    missing = run(text, "-m", "somebody/something", "--dry-run")
+    assert missing.code == 4 and len(missing.lines) == 2
+    assert "cannot be drawn: somebody/something is not a Diffusers model" in missing.err
+    assert "error: 2 pictures of 2 cannot be drawn" in missing.err and not Path("out").exists()
+
+
+def test_a_dry_run_ends_as_the_run_would(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("runs").mkdir()
+    run("a dog\n", "--dry-run")
+    Path("p.jsonl").write_text('{"prompt": "a dog"}\n{"prompt": "a cat", "model": "runs/nope"}\n')
+    some = run_line(capsys, "batch", "p.jsonl", "-o", "out", "--dry-run", "--json")
+    assert some.code == 3 and [job["problem"] is None for job in some.events[0]["jobs"]] == [True, False]
+    assert "1 picture of 2 cannot be drawn" in some.err and "owner/name" in some.err
+
+
+BAD = [
+    ["--axis", "steps"], ["--axis", "stepz=1"], ["--axis", "steps=0"], ["--axis", "steps=1,1"],
+    ["--repeat", "0"], ["--repeat", "x"], ["--wildcards", "nowhere"], ["--run-seed", "-1"],
+    ["--shard", "9/8"],
+    ["--shard", "1"], ["--devices", "cpu,,cpu"], ["--devices", ""], ["--engine", "threads"],
+    ["--ray-address", "auto"], ["--insecure-cluster"], ["--fail-fast", "--max-failures", "3"],
+    ["--max-failures", "0"], ["--expect", "x.txt"], ["--update-golden"], ["--min-psnr", "5"],
+    ["--expect", "g.json", "--min-psnr", "-3"], ["--expect", "g.json", "--metadata", "none"],
+    ["--metadata", "some"], ["--format", "xml"], ["--output", ""], ["--size", "12"], ["--steps", "0"],
+    ["--steps", "x"], ["--guidance-scale", "0.5"], ["--guidance-scale", "nan"], ["--scheduler", "eulr"],
+    ["--seed", "-1"], ["--width", "100"], ["--num-images", "0"], ["--batch-size", "0"], ["--dtype", "fp8"],
+    ["--model", ""], ["--nonsense"], ["--size", "64x64", "--width", "64"],
+    ["--expect", "g.json", "--update-golden", "--shard", "1/2"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", BAD, ids=" ".join)
+def test_bad_input_of_every_option_is_one_line(run: Run, options: list[str]) -> None:
+    refused = run("a dog\n", *options)
+    assert (refused.code, refused.out) == (2, ""), refused.err
+    assert [line.partition(":")[0] for line in refused.err.splitlines()] in (["error"], ["error", "hint"])
+    assert not Path("out").exists()
+
+
+# ---- how long it will take
+
+
+def jobs_of(tiny_pocket: Path, count: int) -> list[BatchJob]:
+    text = "".join(f"a dog --d {seed}\n" for seed in range(count)).encode()
+    entries = parse_prompt_file(text, "txt", options=PromptOptions({"model": str(tiny_pocket)})).entries
+    return plan_batch(entries, {}, Path("nowhere"))
+
+
+def test_several_workers_take_less_time(tiny_pocket: Path, tmp_path: Path) -> None:
+    done, *todo = jobs_of(tiny_pocket, 9)
+    (tmp_path / done.file).write_bytes(b"0" * 50)
+    records: Mapping[str, Any] = {done.id: {"seconds": 3.0}}
+    for workers, seconds in ((1, 24.0), (2, 12.0), (3, 8.0), (100, 3.0), (None, None)):
+        found = estimate(todo, [done], records, tmp_path, workers)
+        assert found is not None and (found.seconds, found.size_bytes) == (seconds, 400)
+
+
+def test_how_many_workers_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crews, "local_devices", lambda devices: ["cuda:0", "cuda:1", "cuda:2"])
+    for values, count in (
+        ({}, 1), ({"devices": "cpu,cpu"}, 2), ({"devices": "all"}, 3), ({"engine": "ray"}, 3),
+        ({"engine": "ray", "ray_address": "auto"}, None),
+        ({"engine": "ray", "ray_address": "auto", "devices": "cuda,cuda"}, 2),
+    ):  # fmt: skip
+        assert count_workers(BatchConfig(output="out", **values)) == count
