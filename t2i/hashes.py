@@ -49,9 +49,10 @@ def hash_files(files: Mapping[str, Path], cache: Path | None = None, fresh: bool
             real = path.resolve(strict=True)
             status = real.stat()
             stamp = f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
-            known = remembered.get(str(real))
+            place = str(real).encode("utf-8", "backslashreplace").decode()  # a name need not be UTF-8
+            known = remembered.get(place)
             if fresh or known is None or known[0] != stamp:
-                remembered[str(real)] = known = [stamp, sha256_file(real)]
+                remembered[place] = known = [stamp, sha256_file(real)]
                 changed = True
         except OSError as error:
             raise ModelError(f"{path} cannot be read: {error.strerror}") from error

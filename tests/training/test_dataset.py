@@ -195,7 +195,7 @@ def test_a_full_disk_is_met_before_the_first_picture(tmp_path: Path, monkeypatch
     (tmp_path / "in").mkdir()
     picture(tmp_path / "in" / "a.png")
     monkeypatch.setattr(os, "posix_fallocate", full)
-    monkeypatch.setattr("t2i.dataset.ProcessPoolExecutor", lambda: pytest.fail("decoding had begun"))
+    monkeypatch.setattr("t2i.dataset.tables.ProcessPoolExecutor", lambda: pytest.fail("decoding had begun"))
     with pytest.raises(StorageError, match=r"pixels-\w+\.npy needs 320 bytes, [\d,]+ are free"):
         pixels_of(tmp_path / "in", tmp_path / "cache")
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["hashes.json"]
