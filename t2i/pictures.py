@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,14 @@ import torch
 
 from t2i import devices, latents, memory, recipes, sampling, schedulers
 from t2i.config import GenerateConfig
+from t2i.config.loras import read_tags
 from t2i.devices import Runtime
 from t2i.errors import ModelError
 from t2i.images import pixels_sha256
 from t2i.jobs import Job
 from t2i.memory import Room
 from t2i.version import __version__
-from t2i.weights import LoadedModel
+from t2i.weights import Adapters, LoadedModel
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,6 +106,7 @@ class Easel:
         hashes: Of the model's files.
         progress: Told of every step.
         room: Of the model.
+        adapters: Prompt → what the model carries while it is drawn; whoever calls sees to that.
     """
 
     config: GenerateConfig
@@ -113,6 +115,7 @@ class Easel:
     hashes: dict[str, str]
     progress: Progress
     room: Room
+    adapters: Mapping[str, Adapters] = field(default_factory=dict)
 
     def denoise(self, jobs: Sequence[Job]) -> torch.Tensor:
         """The denoised latents of one batch of prompts that need equally many chunks, (B, C, h, w)."""
@@ -120,7 +123,7 @@ class Easel:
         assert self.config.guidance_scale
         with computing(self.runtime):
             with self.room.computing(*family.parts.text_encoders):
-                cond = family.encode_prompts([job.prompt for job in jobs]).to(device)
+                cond = family.encode_prompts([read_tags(job.prompt)[0] for job in jobs]).to(device)
                 if self.config.guidance_scale > 1:
                     negative = [self.config.negative_prompt] * len(jobs)
                     uncond = family.encode_negative_prompts(negative).to(device)
@@ -177,6 +180,7 @@ class Easel:
         identity = {"id": self.model.id, "family": self.model.family.name, "files": self.hashes}
         own = self.config.replace(prompts=(job.prompt,), seed=job.seed, num_images=1, batch_size=None)
         recipe = recipes.make_recipe(own, placed, identity, runtime, pixels_sha256(pixels))
+        recipe |= self.adapters.get(job.prompt, Adapters()).recorded()
         if decoded.flat:
             recipe["image"]["flat"] = True
             notes.append("the picture is nearly one colour")

@@ -1,8 +1,8 @@
 """One config → pictures with recipes. Everything above (doors, training's samples) draws through here.
 
 Pictures are independent of each other: each has its own generator, its own conditioning, and shares a batch
-only with prompts of as many chunks as its own. What a batch shape may still change is rounding; the shape
-is in the recipe, `redraw` repeats it, and `deterministic` always uses one shape: a batch of one.
+only with prompts of the same LoRAs and as many chunks as its own. What a batch shape may still change is
+rounding; the shape is in the recipe, `redraw` repeats it, and `deterministic` has but one: a batch of one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 
 from t2i import devices, memory, weights
 from t2i.config import GenerateConfig
+from t2i.config.loras import read_tags
 from t2i.devices import Runtime
 from t2i.errors import StorageError
 from t2i.jobs import Job, plan_jobs
@@ -33,7 +34,7 @@ from t2i.pictures import (
 )
 from t2i.recipes import config_of
 from t2i.settling import settle
-from t2i.weights import LoadedModel
+from t2i.weights import Adapters, LoadedModel
 
 __all__ = [
     "Failed", "OnStep", "Picture", "Room", "StepDone", "computing", "default_batch_size", "generate",
@@ -84,7 +85,7 @@ def generate(
         tell: Called with a line for a person: what was chosen, and what had to change.
 
     Yields:
-        Pictures, grouped by the length of their prompts; `index` says where each belongs.
+        Pictures, grouped by LoRAs and the length of their prompts; `index` says where each belongs.
 
     Raises:
         ModelError: The model cannot be used, or made numbers that are not finite.
@@ -126,6 +127,7 @@ def generate_each(
         UsageError: As `generate`.
     """
     jobs = plan_jobs(config) if jobs is None else jobs
+    adapters = weights.find_all(config, (job.prompt for job in jobs))
     model = load(config) if model is None else model
     tell = tell or (lambda line: None)
     own_room = Room(model)
@@ -136,11 +138,14 @@ def generate_each(
     fit = memory.Fit(room, config, wanted, warn or tell)
     size = fit.batch_size
     tell(f"{model.id}: {runtime.reason}; {config.scheduler}, {config.steps} steps, batches of {size}")
-    groups = _by_length(jobs, model)
+    carry = partial(weights.use_adapters, model, tell=warn or tell)
+    carry(adapters[jobs[0].prompt] if jobs else Adapters())  # their tokens decide how long a prompt is
+    groups = _that_may_share(jobs, model, adapters)
     progress = Progress(on_step, sum(-(-len(group) // size) for group in groups))
-    easel = Easel(config, model, runtime, weights.hash_files(model.files), progress, room)
+    easel = Easel(config, model, runtime, weights.hash_files(model.files), progress, room, adapters)
     try:
         for waiting in groups:
+            carry(adapters[waiting[0].prompt])
             while waiting:
                 together = waiting[: fit.batch_size]
                 final = fit.attempt(partial(easel.denoise, together), len(together))
@@ -157,7 +162,12 @@ def generate_each(
 
 
 def redraw(
-    recipe: Mapping[str, Any], model: LoadedModel, runtime: Runtime, hashes: dict[str, str]
+    recipe: Mapping[str, Any],
+    model: LoadedModel,
+    runtime: Runtime,
+    hashes: dict[str, str],
+    adapters: Adapters | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Picture:
     """Draw one picture in the batch shape and at the position of its recipe, beside copies of itself.
 
@@ -168,10 +178,12 @@ def redraw(
         model: Loaded with `runtime`.
         runtime: From `recorded_runtime`.
         hashes: Of the model's files.
+        adapters: The LoRAs and textual inversions of the recipe; default: found by their names.
+        tell: Called with a line about each of them.
 
     Raises:
         StorageError: The recipe's batch is none that t2i makes.
-        ModelError: The picture is not made of finite numbers.
+        ModelError: The picture is not made of finite numbers, or a LoRA is not here or does not fit.
     """
     config = settle(config_of(recipe), model.defaults, model.scheduler_config)
     image = recipe["image"]
@@ -185,7 +197,10 @@ def redraw(
     steps = recorded_steps(recipe)
     room = Room(model, memory.OFFLOAD in steps)
     steps -= set() if room.offloading else {memory.OFFLOAD}
-    easel, jobs = Easel(config, model, runtime, hashes, Progress(None, 1), room), [job] * shape[0]
+    adapters = weights.find_adapters(config, job.prompt) if adapters is None else adapters
+    weights.use_adapters(model, adapters, tell or (lambda line: None))
+    carried = {job.prompt: adapters}
+    easel, jobs = Easel(config, model, runtime, hashes, Progress(None, 1), room, carried), [job] * shape[0]
     try:
         outcome = easel.decode(jobs, easel.denoise(jobs), steps)[position]
     finally:
@@ -239,10 +254,15 @@ def _runtime_of(model: LoadedModel, config: GenerateConfig, room: Room) -> Runti
     return devices.choose_runtime(str(room.device), dtype, model.family.name, config.deterministic)
 
 
-def _by_length(jobs: Sequence[Job], model: LoadedModel) -> list[list[Job]]:
-    """Jobs in groups whose prompts need equally many chunks: only they may share a batch."""
-    chunks = {prompt: model.family.count_chunks(prompt) for prompt in {job.prompt for job in jobs}}
-    groups: dict[int, list[Job]] = {}
+def _that_may_share(
+    jobs: Sequence[Job], model: LoadedModel, adapters: Mapping[str, Adapters]
+) -> list[list[Job]]:
+    """Jobs in groups that may share a batch: of the same LoRAs, and of prompts that need as many chunks."""
+    kinds = {
+        prompt: (str(own.identity()), model.family.count_chunks(read_tags(prompt)[0]))
+        for prompt, own in adapters.items()
+    }
+    groups: dict[tuple[str, int], list[Job]] = {}
     for job in jobs:
-        groups.setdefault(chunks[job.prompt], []).append(job)
+        groups.setdefault(kinds[job.prompt], []).append(job)
     return list(groups.values())

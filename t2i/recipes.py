@@ -13,6 +13,7 @@ from pathlib import PurePath, PureWindowsPath
 from typing import Any, get_args, get_origin, get_type_hints
 
 from t2i.config import GenerateConfig
+from t2i.config.loras import without_folders
 from t2i.errors import StorageError, UsageError
 from t2i.version import __version__
 
@@ -60,7 +61,12 @@ def make_recipe(
     return {
         "t2i": __version__,
         "recipe": RECIPE_VERSION,
-        "config": {**config.to_dict(), "model": identity},
+        "config": {
+            **config.to_dict(),
+            "model": identity,
+            "lora": [without_folders(text) for text in config.lora],
+            "embedding": [without_folders(text) for text in config.embedding],
+        },
         "image": {
             "index": placed.index,
             "seed": placed.seed,
@@ -141,6 +147,8 @@ def config_of(recipe: Mapping[str, Any]) -> GenerateConfig:
     for name, value in values.items():
         if not _is_of(kinds[name], value):
             raise StorageError(f"the recipe cannot be used: {name} is {str(value)[:40]!r}")
+    for name in {"lora", "embedding"} & values.keys():  # a recipe that names folders is not t2i's
+        values[name] = [without_folders(text) for text in values[name]]
     try:
         return GenerateConfig.from_dict(values)
     except UsageError as error:
@@ -187,6 +195,7 @@ def to_parameters(recipe: Mapping[str, Any]) -> str:
         "Size": f"{config['width']}x{config['height']}",
         "Model hash": hashes[0][:10] if hashes else None,
         "Model": model["id"],
+        "Lora": ", ".join(f"{row['file']} x{row['scale']:g}" for row in recipe.get("loras", ())) or None,
         "Version": f"t2i {recipe['t2i']}",
     }
     last = ", ".join(f"{name}: {_quote(value)}" for name, value in entries.items() if value is not None)
@@ -197,8 +206,8 @@ def to_parameters(recipe: Mapping[str, Any]) -> str:
 def from_parameters(text: str) -> dict[str, Any]:
     """The `GenerateConfig` values in a `parameters` text, also of other programs.
 
-    What has no equal here (hashes, upscalers, LoRA weights) is left out; `model` too, since a name in a
-    picture is no model on this machine.
+    What has no equal here (hashes, upscalers) is left out; `model` too, since a name in a picture is no model
+    on this machine. LoRAs stay in the prompt, as tags.
 
     Raises:
         StorageError: No line of settings in it.
@@ -270,6 +279,8 @@ def to_lines(recipe: Mapping[str, Any]) -> list[str]:
         "guidance": config.get("guidance_scale"),
         "scheduler": config.get("scheduler"),
         "model": f"{model.get('id')} ({model.get('family')}, {len(inside(model, 'files', dict))} files)",
+        "loras": "; ".join(_shown(row, "scale", "format") for row in _rows(recipe, "loras")),
+        "embeddings": "; ".join(_shown(row, "token", "format") for row in _rows(recipe, "embeddings")),
         "batch": f"row {recipe['image'].get('batch_position')} of {recipe['image'].get('batch_shape')}",
         "machine": ", ".join(
             f"{name} {value}" for name, value in runtime.items() if not isinstance(value, dict)
@@ -278,3 +289,15 @@ def to_lines(recipe: Mapping[str, Any]) -> list[str]:
         "pixels": str(recipe.get("pixels_sha256")),
     }
     return [f"{name:<10} {value}" for name, value in shown.items() if value not in ("", None)]
+
+
+def _rows(recipe: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """The LoRAs or embeddings of a recipe; nobody checked what is in one."""
+    found = recipe.get(name)
+    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+
+
+def _shown(row: Mapping[str, Any], *names: str) -> str:
+    """ "corgi.safetensors (scale 0.8, peft, sha256 0123456789)"."""
+    values = [f"{name} {row.get(name)}" if name != "format" else str(row.get(name)) for name in names]
+    return f"{row.get('file')} ({', '.join(values)}, sha256 {str(row.get('sha256'))[:10]})"

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from t2i import images, recipes
 from t2i.catalog import ASSETS
-from t2i.errors import ModelError, StorageError, T2IError
+from t2i.config import GenerateConfig
+from t2i.config.loras import LoraSpec, parse_lora, read_tags, without_folders
+from t2i.errors import ModelError, StorageError, T2IError, UsageError
 
 if TYPE_CHECKING:
-    from t2i.weights import ModelSource
+    from t2i.weights import Adapters, ModelSource
 
 DIFFERENT_BELOW_DB = 20.0  # two pictures this far apart do not show the same thing
 
@@ -54,34 +56,46 @@ class Verdict:
         return lines + ([f"machine: changed ({', '.join(self.machine)})"] if self.machine else [])
 
 
-def verify(path: Path, model: str | None = None, device: str | None = None) -> Verdict:
-    """Hash every file of the model anew, draw the picture again as it was drawn, and compare.
+def verify(
+    path: Path,
+    model: str | None = None,
+    device: str | None = None,
+    lora: Sequence[str] = (),
+    embedding: Sequence[str] = (),
+) -> Verdict:
+    """Hash every file anew that was read, draw the picture again as it was drawn, and compare.
 
     Args:
         path: A picture with a recipe.
         model: Where the model is, if not where its name in the recipe leads.
         device: Another device than the recorded one.
+        lora: Where LoRAs of the recipe are, if not where their names lead.
+        embedding: The same of textual inversions.
 
     Raises:
         StorageError: No recipe, or a damaged picture.
-        ModelError: The model is not here, or what is there is none.
+        ModelError: The model or a LoRA is not here, or what is there is none.
+        UsageError: A file that is not in the recipe.
     """
     from t2i import pipeline, weights
 
     recipe = images.read_recipe(path)
     pixels, unlike = images.read_pixels(path), images.unlike_drawn(path)
-    recorded = recipe["model"].get("files")
+    recorded = recorded_files(recipe)
     name = model or str(recipe["model"].get("id"))
     source = find_model(name, given=model is not None)
     runtime = pipeline.recorded_runtime(recipe, device)
+    config = with_places(recipes.config_of(recipe), lora, embedding).replace(model=name)
+    adapters = find_adapters(config)
+    added = weights.hash_files(adapters.files, fresh=True)
     try:
-        loaded = pipeline.load(recipes.config_of(recipe).replace(model=name), runtime)
+        loaded = pipeline.load(config, runtime)
         hashes = weights.hash_files(loaded.files, fresh=True)
-        picture = pipeline.redraw(recipe, loaded, runtime, hashes)
+        picture = pipeline.redraw(recipe, loaded, runtime, hashes, adapters)
     except Exception as error:  # a changed file may break loading and drawing in any way
         files = _files_now(source, recorded)
         # Where no file is, there is another thing than a model that has changed.
-        changed = compare_files(recorded, weights.hash_files(files, fresh=True)) if files else ()
+        changed = compare_files(recorded, weights.hash_files(files, fresh=True) | added) if files else ()
         if not changed:
             raise
         failure = error.message if isinstance(error, T2IError) else f"{type(error).__name__}: {error}"
@@ -89,7 +103,7 @@ def verify(path: Path, model: str | None = None, device: str | None = None) -> V
     again = images.through_file(picture.pixels, images.read_metadata(path).format)
     return Verdict(
         images.psnr(pixels, again) if again.shape == pixels.shape and not unlike else None,
-        compare_files(recorded, hashes),
+        compare_files(recorded, hashes | added),
         recipes.compare_runtimes(recipe["runtime"], picture.recipe["runtime"]),
         unlike,
     )
@@ -127,6 +141,89 @@ def find_model(name: str, given: bool) -> ModelSource:
     except ModelError as error:
         hint = error.hint if given else "say where the model is with --model PATH"
         raise ModelError(error.message, hint) from error
+
+
+def recorded_files(recipe: Mapping[str, Any]) -> Any:
+    """Name → SHA-256 of every file of a recipe: of its model, LoRAs ("lora NAME") and textual inversions."""
+    files = recipe["model"].get("files")
+    if not isinstance(files, dict) or not files:
+        return files
+    added = {}
+    for kind, rows in (("lora", recipe.get("loras")), ("embedding", recipe.get("embeddings"))):
+        for row in rows if isinstance(rows, list) else ():
+            if isinstance(row, dict):
+                added[f"{kind} {row.get('file')}"] = row.get("sha256")
+    return {**files, **added}
+
+
+def with_places(
+    config: GenerateConfig, lora: Sequence[str] = (), embedding: Sequence[str] = ()
+) -> GenerateConfig:
+    """The config of a recipe, with paths in place of the names of LoRAs and textual inversions.
+
+    Args:
+        config: Of one picture.
+        lora: Paths of files that it names, also in tags of its prompt.
+        embedding: The same of textual inversions.
+
+    Raises:
+        UsageError: A file that it does not name, or a scale beside one.
+    """
+    specs = [parse_lora(text) for text in config.lora]
+    tags = {tag.name for prompt in config.prompts for tag in read_tags(prompt)[1]}
+    extra = []
+    for text in lora:
+        path = parse_lora(text).name
+        same = [spec for spec in specs if _stem(spec.name) == _stem(path)]
+        if path != text or not (same or _stem(path) in tags):
+            raise UsageError(f"--lora {text}: the recipe has no such file", _named(config.lora, tags))
+        specs = [LoraSpec(path, spec.scale) if spec in same else spec for spec in specs]
+        extra += [] if same else [path]
+    embeddings = list(config.embedding)
+    for text in embedding:
+        if not any(_stem(own) == _stem(text) for own in embeddings):
+            raise UsageError(f"--embedding {text}: the recipe has no such file", _named(config.embedding, ()))
+        embeddings = [text if _stem(own) == _stem(text) else own for own in embeddings]
+    return config.replace(lora=(*map(str, specs), *extra), embedding=tuple(embeddings))
+
+
+def changed_adapters(recipe: Mapping[str, Any], config: GenerateConfig) -> tuple[str, ...]:
+    """Names of LoRAs and textual inversions that are not those of the recipe.
+
+    Raises:
+        ModelError: One is not here.
+    """
+    from t2i import weights
+
+    recorded = recorded_files(recipe)
+    if not isinstance(recorded, dict):
+        return ()
+    now = weights.hash_files(find_adapters(config).files)
+    return tuple(name for name, digest in now.items() if recorded.get(name) != digest)
+
+
+def find_adapters(config: GenerateConfig) -> Adapters:
+    """The LoRAs and textual inversions of one picture, which its recipe names without their folders.
+
+    Raises:
+        ModelError: One is not here.
+    """
+    from t2i import weights
+
+    try:
+        return weights.find_adapters(config, "".join(config.prompts[:1]))
+    except ModelError as error:
+        hint = f"{error.hint}; say where it is with --lora or --embedding PATH" if error.hint else ""
+        raise ModelError(error.message, hint) from error
+
+
+def _stem(path: str) -> str:
+    return without_folders(path).removesuffix(".safetensors")
+
+
+def _named(names: Sequence[str], tags: Iterable[str]) -> str:
+    found = ", ".join([*map(without_folders, names), *tags])
+    return f"it names {found}" if found else "it was made without one"
 
 
 def _files_now(source: ModelSource, recorded: Any) -> Mapping[str, Path] | None:

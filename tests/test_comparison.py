@@ -192,14 +192,14 @@ def test_the_prompt_is_encoded_once_and_every_call_is_counted(
     monkeypatch.setattr(
         ClipFamily,
         "encode_prompts",
-        lambda self, texts, *rest: seen.append(texts) or encode(self, texts, *rest),
+        lambda self, texts, *rest: seen.append([*texts]) or encode(self, texts, *rest),
     )
     monkeypatch.setattr(pipeline, "load", lambda *given: seen.append("load") or loaded(*given))
     config = CompareConfig(
         compare="a dog", model=str(short), seed=5, steps="2,3", scheduler="ddim,heun", negative_prompt="red"
     )
     compared = comparison.compare(config, lambda done, total: told.append((done, total)))
-    assert seen == ["load", ("a dog",), ["red"]]
+    assert seen == ["load", ["a dog"], ["red"]]
     total = TRAIN_STEPS * 3 // 2 + sum(cell.network_calls for cell in compared.cells)
     assert told == [(done, total) for done in range(1, total + 1)]
 

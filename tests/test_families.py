@@ -111,7 +111,7 @@ def test_sides_of_different_length_are_called_one_by_one(model):
 def test_sdxl_is_told_its_size(tiny_sdxl):
     model = load_model(resolve_model(str(tiny_sdxl)))
     cond = model.family.encode_prompts(["a dog", "a cat"])
-    arguments = model.family._unet_arguments(cond, 48, 64)
+    arguments = model.family.unet_arguments(cond, 48, 64)
     assert arguments["added_cond_kwargs"]["time_ids"].tolist() == [[64, 48, 0, 0, 64, 48]] * 2
     latents, timestep = torch.randn(2, 4, 8, 6), torch.tensor(601)
     small = model.family.denoiser(cond, None, 1.0, 48, 64)(latents, timestep)

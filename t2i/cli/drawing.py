@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t2i import environment, images, naming, recipes, schedulers, settling
+from t2i import environment, images, naming, recipes, schedulers, settling, weights
 from t2i.cli.door import notice, printable
 from t2i.config import GenerateConfig
 from t2i.config.output import OutputConfig
@@ -18,6 +18,7 @@ from t2i.jobs import Job, plan_jobs
 
 if TYPE_CHECKING:
     from t2i.pipeline import Failed, OnStep, Picture, StepDone
+    from t2i.weights import Adapters
 
 
 def draw(
@@ -51,8 +52,10 @@ def draw(
     if door.metadata == "full":
         recipes.check_fits(config)
     prepare(door)
+    adapters = weights.find_all(config, config.prompts)
+    notices = [*notices, *_unused(config, adapters)]
     if door.dry_run:
-        return _dry_run(config, jobs, paths, sheet, door, notices)
+        return _dry_run(config, jobs, adapters, paths, sheet, door, notices)
     written, for_sheet = 0, []
     failed: list[Failed] = []
     try:
@@ -109,7 +112,7 @@ def _pictures(
     """The pictures that can be drawn; the others go into `failed`."""
     runtime = None
     with environment.collecting_later():
-        from t2i import pipeline, weights
+        from t2i import pipeline
 
         if same_as is not None:
             try:
@@ -122,7 +125,8 @@ def _pictures(
     settling.check_steps(settled, model.scheduler_config)
     _tell(notices, settled, jobs)
     if same_as is not None and runtime is not None:
-        yield pipeline.redraw(same_as, model, runtime, weights.hash_files(model.files))
+        adapters = weights.find_adapters(config, config.prompts[0])
+        yield pipeline.redraw(same_as, model, runtime, weights.hash_files(model.files), adapters, notice)
         return
     if not door.verbose:
         environment.silence_loaded_libraries()
@@ -161,9 +165,21 @@ def _tell(notices: Sequence[str], settled: GenerateConfig, jobs: list[Job]) -> N
             notice(f"seed {job.seed}" + (f" for {job.prompt!r}" if jobs[-1].prompt_index else ""))
 
 
+def _unused(config: GenerateConfig, adapters: Mapping[str, Adapters]) -> list[str]:
+    """A line for each textual inversion whose token stands in no prompt."""
+    texts = " ".join([*config.prompts, config.negative_prompt]).lower()
+    uses = next(iter(adapters.values())).embeddings if adapters else ()
+    return [
+        f"{use.shown} has no effect: its token {use.file.token!r} is in no prompt"
+        for use in uses
+        if use.file.token.lower() not in texts
+    ]
+
+
 def _dry_run(
     config: GenerateConfig,
     jobs: list[Job],
+    adapters: Mapping[str, Adapters],
     paths: list[Path],
     sheet: Path | None,
     door: OutputConfig,
@@ -174,7 +190,7 @@ def _dry_run(
     _tell(notices, resolved, jobs)
     if door.json:
         pictures = [
-            {"path": str(path), "prompt": job.prompt, "seed": job.seed}
+            {"path": str(path), "prompt": job.prompt, "seed": job.seed, **adapters[job.prompt].recorded()}
             for job, path in zip(jobs, paths, strict=True)
         ]
         plan = {"config": resolved.to_dict(), "pictures": pictures, "grid": str(sheet) if sheet else None}
@@ -184,6 +200,8 @@ def _dry_run(
     notice("would draw " + (f"{len(jobs)} pictures" if len(jobs) > 1 else "1 picture") + " with")
     for name, value in shown.items():
         print(printable(f"     {name:<16} {'' if value is None else value}"), file=sys.stderr)
+    for line in dict.fromkeys(line for own in adapters.values() for line in own.lines()):
+        notice(line)
     for path in [*paths, *([sheet] if sheet else [])]:
         print(path)
 

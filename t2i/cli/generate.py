@@ -14,14 +14,17 @@ from t2i.cli import drawing
 from t2i.cli.door import notice
 from t2i.cli.options import config_command
 from t2i.config import GenerateConfig, flag_of
+from t2i.config.loras import read_tags
 from t2i.config.output import OutputConfig
 from t2i.errors import UsageError
 from t2i.jobs import read_prompts
 
-USED_BY_EXPLAIN = {"prompts", "model", "json", "verbose", "offline"}
+USED_BY_EXPLAIN = {"prompts", "model", "embedding", "json", "verbose", "offline"}
 
 
-@config_command(GenerateConfig, also=OutputConfig, positional="prompts", none_means="the model's")
+@config_command(
+    GenerateConfig, also=OutputConfig, positional="prompts", none_means="the model's", config_file=True
+)
 def command(
     given: dict[str, Any],
     door: OutputConfig,
@@ -36,6 +39,10 @@ def command(
     """Draw pictures from prompts.
 
     The paths of the pictures go to stdout, everything else to stderr. Each picture carries its recipe.
+
+    A LoRA can also be named in a prompt, as <lora:corgi:0.8>: corgi.safetensors is looked for among the
+    --lora files and beside them, in the current folder, and in ~/.local/share/t2i/loras (or T2I_DATA/loras);
+    the model does not see the tag. --lora and --embedding take names as well.
     """
     words = (*given.get("prompts", ()), *(prompt or ()))
     prompts = read_prompts(words, sys.stdin if "-" in words else ())
@@ -63,13 +70,21 @@ def _explain(config: GenerateConfig, door: OutputConfig, notices: Sequence[str])
         raise UsageError("no prompt to explain", 'give one: t2i generate "a corgi" --explain-prompt')
     drawing.prepare(door)
     from t2i import weights
+    from t2i.families.added_tokens import AddedTokens
     from t2i.families.prompts import explain_prompt
 
+    adapters = weights.find_all(config, config.prompts)
     tokenizer, known_words = weights.load_vocabulary(weights.resolve_model(config.model))
+    begin, tokens = len(tokenizer), {}
+    for use in next(iter(adapters.values())).embeddings:
+        tokens[use.file.token] = range(begin, begin := begin + use.file.vectors)
+    if tokens:
+        tokenizer = AddedTokens(tokenizer, tokens)
+        known_words = (*known_words, *tokens) if known_words else ()
     for line in notices:
         notice(line)
     for prompt in config.prompts:
-        explanation = explain_prompt(tokenizer, prompt, known_words)
+        explanation = explain_prompt(tokenizer, read_tags(prompt)[0], known_words)
         if door.json:
             print(json.dumps({"prompt": prompt, **asdict(explanation)}, ensure_ascii=False))
         else:

@@ -11,9 +11,10 @@ from t2i.cli import drawing
 from t2i.cli.options import config_command
 from t2i.config import GenerateConfig
 from t2i.config.output import OutputConfig
-from t2i.errors import StorageError
+from t2i.errors import StorageError, UsageError
 
 SAME_PIXELS = {"model"}  # says where the model is; every other option asks for another picture
+PLACES = ("lora", "embedding")  # so do these, where they name the files of the recipe
 
 
 @config_command(GenerateConfig, also=OutputConfig, skip=("prompts",), defaults="the picture's")
@@ -26,7 +27,8 @@ def command(
 ) -> None:
     """Draw a picture again from its own recipe, with any setting changed.
 
-    Without changes the picture is made in its recorded batch shape, so that it comes out the same.
+    Without changes the picture is made in its recorded batch shape, so that it comes out the same. A recipe
+    holds the names of LoRAs and embeddings, not their folders: --lora and --embedding say where they are.
     """
     from t2i import images, recipes, verification
 
@@ -41,9 +43,17 @@ def command(
             differs = f"with {config.model} the result will differ (--model)"
             notices = [f"the settings are another program's; {differs}"]
         else:
-            config = recipes.config_of(found.recipe).replace(**changes)
+            config = recipes.config_of(found.recipe)
+            places = {name: changes.pop(name) for name in PLACES if name in changes}
+            try:
+                config = verification.with_places(config, **places)
+            except UsageError:  # other files, or other scales
+                changes |= places
+            config = config.replace(**changes)
     except StorageError as error:
         raise error.named(picture) from error
     verification.find_model(config.model, given="model" in changes or found.recipe is None)
     same = found.recipe if not set(changes) - SAME_PIXELS else None
+    if same is not None:
+        notices += [f"changed since: {name}" for name in verification.changed_adapters(same, config)]
     drawing.draw(config, door, same, notices)

@@ -18,14 +18,21 @@ def command(
     model: Annotated[
         str | None, typer.Option("-m", "--model", help="where the model is, if its name does not lead there")
     ] = None,
+    lora: Annotated[
+        list[str] | None, typer.Option(help="where a LoRA of the recipe is; may be repeated", metavar="PATH")
+    ] = None,
+    embedding: Annotated[
+        list[str] | None,
+        typer.Option(help="where a textual inversion of it is; may be repeated", metavar="PATH"),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="compute here instead of on the recorded device")] = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON, a line per picture")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="never use the network")] = False,
 ) -> None:
     """Draw each picture again from its recipe and compare.
 
-    Says whether the pixels are exact, and which file of the model has changed. Exit code 0 only if nothing
-    has changed, 1 if something has, 4 if one of the pictures or its model cannot be read.
+    Says whether the pixels are exact, and which file of the model, LoRA or embedding has changed. Exit code 0
+    only if nothing has changed, 1 if something has, 4 if one of the pictures or its model cannot be read.
     """
     environment.prepare(offline=offline)
     from t2i.verification import verify
@@ -34,7 +41,7 @@ def command(
     failures: list[T2IError] = []
     for path in pictures:
         try:
-            verdict = verify(path, model, device)
+            verdict = verify(path, model, device, tuple(lora or ()), tuple(embedding or ()))
         except T2IError as error:
             failures.append(error.named(path))
             continue

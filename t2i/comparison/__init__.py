@@ -20,6 +20,7 @@ from t2i import images, schedulers
 from t2i.comparison.figures import Cell, Comparison, relative_distance
 from t2i.config import GenerateConfig
 from t2i.config.compare import CompareConfig
+from t2i.config.loras import read_tags
 from t2i.errors import ModelError, UsageError
 from t2i.jobs import plan_jobs
 from t2i.schedulers import Row
@@ -59,9 +60,11 @@ def compare(config: CompareConfig, on_call: OnCall | None = None) -> Comparison:
     from t2i import devices, pipeline, weights
     from t2i.settling import settle
 
+    adapters = weights.find_adapters(drawing, drawing.prompts[0])
     family = weights.resolve_model(drawing.model).family
     runtime = devices.choose_runtime(drawing.device, drawing.dtype, family)
     model = pipeline.load(drawing, runtime)
+    weights.use_adapters(model, adapters, lambda line: None)
     drawing = settle(drawing, model.defaults, model.scheduler_config)
     planned = [
         _plan(row, steps, model.scheduler_config, runtime.device)
@@ -158,7 +161,7 @@ class _Easel:
             *latents.latent_size(model.vae, config.width, config.height),
             model.unet.dtype,
         )
-        cond, uncond = model.family.encode_prompts(config.prompts), None
+        cond, uncond = model.family.encode_prompts([read_tags(text)[0] for text in config.prompts]), None
         if config.guidance_scale > 1:
             uncond = model.family.encode_negative_prompts([config.negative_prompt])
         self.denoiser: Denoiser = model.family.denoiser(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from t2i.config.fields import Config, option
+from t2i.config.loras import LARGEST_SCALE, parse_lora, read_tags
 from t2i.errors import UsageError
 
 SEED_LIMIT = 2**63
@@ -46,6 +47,16 @@ class GenerateConfig(Config):
         None, "pictures denoised together, also where memory runs out; default: what fits", low=1, high=1024
     )
     model: str = option("pocket", "alias, Hub id, Diffusers folder or .safetensors file", "-m")
+    lora: tuple[str, ...] = option(
+        (), "LoRA file, its scale behind a colon as in corgi.safetensors:0.8; may be repeated"
+    )
+    lora_scale: float = option(
+        1.0, "multiplies the scale of every LoRA", low=-LARGEST_SCALE, high=LARGEST_SCALE
+    )
+    embedding: tuple[str, ...] = option(
+        (), "textual inversion file, whose token then stands for it in prompts; may be repeated",
+        "--textual-inversion",
+    )  # fmt: skip
     device: str = option("auto", "auto, cuda, cuda:1, mps, xpu or cpu")
     dtype: str = option("auto", "number format of the weights", choices=("auto", "fp32", "fp16", "bf16"))
     deterministic: bool = option(
@@ -60,3 +71,9 @@ class GenerateConfig(Config):
                 text.encode()
             except UnicodeEncodeError as error:
                 raise UsageError(f"the prompt {text[:80]!r} is not UTF-8 text") from error
+        for text in self.prompts:
+            read_tags(text)
+        if read_tags(self.negative_prompt)[1]:
+            raise UsageError("a LoRA in the negative prompt would change both", "put the tag into the prompt")
+        for text in self.lora:
+            parse_lora(text)

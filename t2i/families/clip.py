@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -86,10 +86,10 @@ class ClipFamily:
             the UNet in one call, uncond first, when they are equally long, else in two.
         """
         if uncond is None or guidance_scale == 1:
-            arguments = self._unet_arguments(cond, width, height)
+            arguments = self.unet_arguments(cond, width, height)
             return lambda latents, timestep: self._predict(latents, timestep, arguments)
         if uncond.prompt_embeds.shape == cond.prompt_embeds.shape:
-            both = self._unet_arguments(join([uncond, cond]), width, height)
+            both = self.unet_arguments(join([uncond, cond]), width, height)
 
             def together(latents: Tensor, timestep: Tensor) -> Tensor:
                 output = self._predict(torch.cat([latents, latents]), timestep, both)
@@ -97,8 +97,8 @@ class ClipFamily:
                 return classifier_free_guidance(output_cond, output_uncond, guidance_scale)
 
             return together
-        arguments_cond = self._unet_arguments(cond, width, height)
-        arguments_uncond = self._unet_arguments(uncond, width, height)
+        arguments_cond = self.unet_arguments(cond, width, height)
+        arguments_uncond = self.unet_arguments(uncond, width, height)
 
         def apart(latents: Tensor, timestep: Tensor) -> Tensor:
             output_cond = self._predict(latents, timestep, arguments_cond)
@@ -107,17 +107,29 @@ class ClipFamily:
 
         return apart
 
-    def _encode(self, prompt: str, chunks: int) -> Conditioning:
-        """One prompt through the encoder, chunk by chunk, joined along L: (1, chunks x length, D)."""
-        tokenizer, encoder = self.parts.tokenizers[0], self.parts.text_encoders[0]
-        with torch.no_grad():
-            states = [
-                encoder(torch.tensor([ids], device=encoder.device))[0]
-                for ids in prompt_chunks(tokenizer, prompt, chunks)
-            ]
+    def encode_tokens(self, tokens: Sequence[Tensor]) -> Conditioning:
+        """Token ids → what the UNet is told; gradients flow where the caller lets them.
+
+        Args:
+            tokens: One tensor an encoder, each (B, chunks, places of a chunk), int64, marks and padding too.
+
+        Returns:
+            Conditioning with prompt_embeds (B, chunks x places, D), in the encoder's dtype, on its device.
+        """
+        encoder = self.parts.text_encoders[0]
+        states = [encoder(ids.to(encoder.device))[0] for ids in tokens[0].unbind(1)]
         return Conditioning(torch.cat(states, dim=1))
 
-    def _unet_arguments(self, conditioning: Conditioning, width: int, height: int) -> dict[str, object]:
+    def _encode(self, prompt: str, chunks: int) -> Conditioning:
+        """One prompt through the encoders, chunk by chunk, joined along L: (1, chunks x length, D)."""
+        tokens = [
+            torch.tensor([prompt_chunks(tokenizer, prompt, chunks)]) for tokenizer in self.parts.tokenizers
+        ]
+        with torch.no_grad():
+            return self.encode_tokens(tokens)
+
+    def unet_arguments(self, conditioning: Conditioning, width: int, height: int) -> dict[str, Any]:
+        """Keyword arguments of the UNet besides latents and timestep, for pictures of this size in pixels."""
         return {"encoder_hidden_states": conditioning.prompt_embeds, **conditioning.unet_kwargs}
 
     def _predict(self, latents: Tensor, timestep: Tensor, arguments: dict[str, object]) -> Tensor:

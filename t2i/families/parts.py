@@ -49,6 +49,10 @@ class Family(Protocol):
 
     def encode_negative_prompts(self, prompts: Sequence[str], chunks: int | None = None) -> Conditioning: ...
 
+    def encode_tokens(self, tokens: Sequence[Tensor]) -> Conditioning: ...
+
+    def unet_arguments(self, conditioning: Conditioning, width: int, height: int) -> dict[str, Any]: ...
+
     def denoiser(
         self,
         cond: Conditioning,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from t2i.catalog import Defaults
 from t2i.conditioning import Conditioning
 from t2i.families.clip import ClipFamily
-from t2i.families.prompts import prompt_chunks
 
 
 class SdxlFamily(ClipFamily):
@@ -37,22 +38,22 @@ class SdxlFamily(ClipFamily):
             torch.where(keep[:, None], pooled, torch.zeros_like(pooled)),
         )
 
-    def _encode(self, prompt: str, chunks: int) -> Conditioning:
+    def encode_tokens(self, tokens: Sequence[Tensor]) -> Conditioning:
         """Second-to-last hidden states of both encoders; pooled output of the second's first chunk."""
         states = []
         pooled = None
-        for tokenizer, encoder in zip(self.parts.tokenizers, self.parts.text_encoders, strict=True):
+        for ids_of_all, encoder in zip(tokens, self.parts.text_encoders, strict=True):
             pieces = []
-            for number, ids in enumerate(prompt_chunks(tokenizer, prompt, chunks)):
-                with torch.no_grad():
-                    output = encoder(torch.tensor([ids], device=encoder.device), output_hidden_states=True)
+            for number, ids in enumerate(ids_of_all.unbind(1)):
+                output = encoder(ids.to(encoder.device), output_hidden_states=True)
                 pieces.append(output.hidden_states[-2])
                 if number == 0 and encoder is self.parts.text_encoders[-1]:
                     pooled = output.text_embeds
             states.append(torch.cat(pieces, dim=1))
         return Conditioning(torch.cat(states, dim=-1), pooled)
 
-    def _unet_arguments(self, conditioning: Conditioning, width: int, height: int) -> dict[str, object]:
+    def unet_arguments(self, conditioning: Conditioning, width: int, height: int) -> dict[str, Any]:
+        """As the other families', with pooled embedding, sizes and crop."""
         pooled = conditioning.pooled_prompt_embeds
         assert pooled is not None
         # original size, crop corner (top, left), target size; each as (height, width)

@@ -16,11 +16,13 @@ from typing import Any, get_args, get_type_hints
 from t2i import naming, schedulers
 from t2i.config import GenerateConfig, Option, flag_of
 from t2i.config.fields import check
+from t2i.config.loras import parse_lora
 from t2i.config.output import OutputConfig
 from t2i.errors import UsageError
 from t2i.promptfiles.mistakes import Mistakes
 from t2i.promptfiles.sources import UNREADABLE, Item
 
+LISTS = ("lora", "embedding")  # several values: a list, or text with semicolons between
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 EXACT = 2**53  # whole numbers beyond it have no exact float
 LARGEST = 2**64
@@ -92,7 +94,9 @@ def read_items(items: Iterable[Item], textual: bool, mistakes: Mistakes) -> tupl
             mistakes.add_error(line, error)
             continue
         for field, read in made.items():
-            if field in spelled:
+            if field in LISTS and textual and field in values:  # --lora a --lora b
+                read = values[field] + read
+            elif field in spelled:
                 by = "" if spelled[field] == key else f", as {_short(spelled[field])} and as {_short(key)}"
                 mistakes.add(line, f"{flag_of(field)} is given twice{by}", "keep one of them")
                 wrong.add(field)
@@ -102,11 +106,13 @@ def read_items(items: Iterable[Item], textual: bool, mistakes: Mistakes) -> tupl
 
 
 def read_value(name: str, value: Any, textual: bool) -> Any:
-    """One value in the type of its field, within the field's bounds; of a list of seeds, a tuple.
+    """One value in the type of its field, within the field's bounds; of a list of seeds or files, a tuple.
 
     Raises:
         UsageError: Another type, out of bounds, or not known; in one line.
     """
+    if name in LISTS:
+        return _list(name, value)
     if name == "seed" and textual and isinstance(value, str) and "," in value:
         value = value.split(",")
     if name != "seed" or not isinstance(value, list):
@@ -129,6 +135,18 @@ def _read_one(name: str, value: Any, textual: bool) -> Any:
         _check_output(read)
     if name == "model" and not read.strip():
         raise UsageError("--model: an empty name")
+    return read
+
+
+def _list(name: str, value: Any) -> tuple[str, ...]:
+    """The values of an option that may be repeated; an empty text is none."""
+    values = value.split(";") if isinstance(value, str) else value
+    if not isinstance(values, (list, tuple)):
+        raise UsageError(f"{flag_of(name)} {_short(value)}: text or a list of texts is needed")
+    read = tuple(text for text in (_text(name, one).strip() for one in values) if text)
+    if name == "lora":
+        for text in read:
+            parse_lora(text)
     return read
 
 

@@ -2,12 +2,13 @@
 
     --axis steps=5,10,20   --axis scheduler=ddim,"DPM++ 2M Karras"   --axis seed=1..4
     --axis size=64x64,96x64   --axis model=pocket,runs/mine/model
+    --axis lora=,corgi.safetensors,corgi.safetensors:0.5;star.safetensors   --axis lora-scale=0,0.5,1
     --axis prompt="a cat, sitting|a dog"   --axis negative-prompt="|blurry, dark"
     --axis replace=red,blue,green          the word red of the prompt as it is, and each other in its place
 
 Commas part values as in a row of CSV: a value that has commas stands in double quotes, and `1..4` is 1, 2, 3,
 4. Prompts have commas, so `|` parts the values of `prompt` and `negative-prompt`, and of any other axis that
-has a `|`.
+has a `|`. An empty value of `lora` is none, and `;` stands between several LoRAs.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from collections.abc import Collection, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from t2i import weights
 from t2i.config import GenerateConfig, flag_of
+from t2i.config.loras import without_folders
 from t2i.errors import T2IError, UsageError
 from t2i.promptfiles.axes import Axis, split_values
-from t2i.promptfiles.keys import OPTIONS, find_key, read_size, read_value
+from t2i.promptfiles.keys import LISTS, OPTIONS, find_key, read_size, read_value
 from t2i.promptfiles.mistakes import Mistakes
 from t2i.settling import preview
 
@@ -128,6 +131,8 @@ def _read(text: str, mistakes: Mistakes) -> Axis:
     if name == "model":
         labels = model_labels([value for value, _ in points])
         points = [(labels[value], fields) for value, fields in points]
+    if name in LISTS:
+        points = [(" ".join(map(without_folders, fields[name])) or "none", fields) for _, fields in points]
     return Axis(name, tuple(points))
 
 
@@ -136,12 +141,14 @@ def _fields(name: str, value: str) -> Fields:
 
     Raises:
         UsageError: It cannot be used.
-        ModelError: There is no such model.
+        ModelError: There is no such model, LoRA or textual inversion.
     """
     if name == "size":
         return read_size(value)
     read = read_value(name, value, textual=True)
-    if isinstance(read, tuple):
+    if name in LISTS:
+        weights.find_adapters(GenerateConfig(**{name: read}), "")
+    elif isinstance(read, tuple):
         raise UsageError("a whole number is needed")
     if name == "prompt" and not read:
         raise UsageError("there is no prompt")

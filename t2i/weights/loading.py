@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,25 @@ if TYPE_CHECKING:
     from t2i.families import Family, Parts
 
 
+@dataclass
+class Adapted:
+    """What `t2i.weights.adapters` has put into a model, so that it can be taken out again.
+
+    Attributes:
+        loras: SHA-256 of each LoRA in the networks → its name there.
+        scales: SHA-256 → scale in use.
+        refused: SHA-256 → why that LoRA does not fit, so that nobody tries it for every picture.
+        tokens: SHA-256 of each textual inversion in use.
+        own: The parts of the family without textual inversions, while there are some.
+    """
+
+    loras: dict[str, str] = field(default_factory=dict)
+    scales: dict[str, float] = field(default_factory=dict)
+    refused: dict[str, ModelError] = field(default_factory=dict)
+    tokens: tuple[str, ...] = ()
+    own: Parts | None = None
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A model in memory.
@@ -34,6 +53,7 @@ class LoadedModel:
         id: What recipes call it; never a path of this machine.
         files: Name → every file that was read: weights, configs, tokenizer.
         defaults: What is used when the person says nothing.
+        adapted: The LoRAs and textual inversions that it carries now.
     """
 
     family: Family
@@ -43,6 +63,7 @@ class LoadedModel:
     id: str
     files: Mapping[str, Path]
     defaults: Defaults
+    adapted: Adapted = field(default_factory=Adapted, compare=False, repr=False)
 
 
 def load_model(

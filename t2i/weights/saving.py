@@ -1,4 +1,4 @@
-"""Networks in memory → a Diffusers Stable Diffusion folder, whole or not at all.
+"""Networks in memory → a Diffusers Stable Diffusion (XL) folder, whole or not at all.
 
 The text encoder's weights keep the `text_model.` prefix that every released reader understands, and its
 config names the begin, end and padding ids of its own tokenizer.
@@ -28,12 +28,14 @@ def save_folder(
     text_encoder: Any,
     tokenizer: Any,
     scheduler_config: Mapping[str, Any],
+    second_text: Sequence[tuple[Any, Any]] = (),
+    zeros_for_empty_prompt: bool = False,
     dtype: torch.dtype | None = None,
     defaults: Mapping[str, Any] | None = None,
     known_words: Sequence[str] = (),
     overwrite: bool = False,
 ) -> None:
-    """Write a model that t2i and plain `StableDiffusionPipeline.from_pretrained` both load.
+    """Write a model that t2i and plain `StableDiffusionPipeline.from_pretrained` both load, or SDXL's.
 
     Args:
         folder: The folder to make.
@@ -42,6 +44,8 @@ def save_folder(
         text_encoder: CLIPTextModel.
         tokenizer: CLIPTokenizer.
         scheduler_config: Diffusers scheduler config with `_class_name`.
+        second_text: SDXL's second encoder (CLIPTextModelWithProjection) and its tokenizer, as one pair.
+        zeros_for_empty_prompt: SDXL's: an empty negative prompt is all zeros.
         dtype: Number format of the weights on disk; None = fp32.
         defaults: Contents of `t2i.json`: steps, guidance_scale, scheduler, width, height, family.
         known_words: Words seen in training, written beside the tokenizer.
@@ -56,19 +60,25 @@ def save_folder(
         raise StorageError(f"{folder} already exists", "choose another name or pass --overwrite")
     number_format = dtype if dtype is not None else torch.float32
     with staged_folder(folder, overwrite) as stage:
-        write_json(stage / "model_index.json", _model_index(scheduler_config))
+        write_json(
+            stage / "model_index.json",
+            _model_index(scheduler_config, bool(second_text), zeros_for_empty_prompt),
+        )
         write_json(stage / "scheduler" / "scheduler_config.json", dict(scheduler_config))
         for name, network in (("unet", unet), ("vae", vae)):
             write_json(stage / name / "config.json", json.loads(network.to_json_string()))
             weights = stage / name / "diffusion_pytorch_model.safetensors"
             save_weights(weights, network.state_dict(), number_format)
-        config = encoder_config(text_encoder, tokenizer, number_format)
-        write_json(stage / "text_encoder" / "config.json", config)
-        save_weights(stage / "text_encoder" / "model.safetensors", encoder_state(text_encoder), number_format)
-        tokenizer.save_pretrained(stage / "tokenizer")
-        tokenizer.backend_tokenizer.model.save(
-            str(stage / "tokenizer")
-        )  # vocab.json, merges.txt: older readers
+        for number, (encoder, own) in zip(
+            ("", "_2"), ((text_encoder, tokenizer), *second_text), strict=False
+        ):
+            config = encoder_config(encoder, own, number_format)
+            write_json(stage / f"text_encoder{number}" / "config.json", config)
+            weights = stage / f"text_encoder{number}" / "model.safetensors"
+            save_weights(weights, encoder_state(encoder), number_format)
+            own.save_pretrained(stage / f"tokenizer{number}")
+            # vocab.json and merges.txt for older readers
+            own.backend_tokenizer.model.save(str(stage / f"tokenizer{number}"))
         if known_words:
             write_json(stage / "tokenizer" / "words.json", sorted(known_words))
         if defaults:
@@ -94,11 +104,28 @@ def save_weights(path: Path, state: Mapping[str, torch.Tensor], dtype: torch.dty
     write_with(path, lambda temporary: save_file(tensors, str(temporary), metadata={"format": "pt"}))
 
 
+def sorted_metadata(data: bytes) -> bytes:
+    """A safetensors file with its metadata in the order of the alphabet.
+
+    The library writes them in another order each time, and equal contents should be equal files.
+    """
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    metadata = dict(sorted(header.pop("__metadata__", {}).items()))
+    text = json.dumps({"__metadata__": metadata, **header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
 def encoder_state(text_encoder: Any) -> dict[str, torch.Tensor]:
     """The weights of a CLIP text encoder under the names of the published checkpoints."""
     state = text_encoder.state_dict()
     flat = not any(name.startswith(PREFIX) for name in state)  # transformers >= 5.6 dropped the prefix
-    return {(PREFIX + name if flat else name): value for name, value in state.items()}
+    beside = ("text_projection.",)  # of an encoder with projection
+    return {
+        (PREFIX + name if flat and not name.startswith(beside) else name): value
+        for name, value in state.items()
+    }
 
 
 def encoder_config(text_encoder: Any, tokenizer: Any, dtype: torch.dtype | None = None) -> dict[str, Any]:
@@ -107,7 +134,7 @@ def encoder_config(text_encoder: Any, tokenizer: Any, dtype: torch.dtype | None 
     values.pop("_name_or_path", None)
     return {
         **values,
-        "architectures": ["CLIPTextModel"],
+        "architectures": [type(text_encoder).__name__],
         "model_type": "clip_text_model",
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -116,15 +143,26 @@ def encoder_config(text_encoder: Any, tokenizer: Any, dtype: torch.dtype | None 
     }
 
 
-def _model_index(scheduler_config: Mapping[str, Any]) -> dict[str, Any]:
+def _model_index(scheduler_config: Mapping[str, Any], is_xl: bool, zeros: bool) -> dict[str, Any]:
     import diffusers
 
-    return {
+    own = {
         "_class_name": "StableDiffusionPipeline",
-        "_diffusers_version": diffusers.__version__,
-        "feature_extractor": [None, None],
         "requires_safety_checker": False,
         "safety_checker": [None, None],
+    }
+    if is_xl:
+        own = {
+            "_class_name": "StableDiffusionXLPipeline",
+            "force_zeros_for_empty_prompt": zeros,
+            "image_encoder": [None, None],
+            "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+            "tokenizer_2": ["transformers", "CLIPTokenizer"],
+        }
+    return {
+        **own,
+        "_diffusers_version": diffusers.__version__,
+        "feature_extractor": [None, None],
         "scheduler": ["diffusers", scheduler_config["_class_name"]],
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
