@@ -91,7 +91,11 @@ def encode(vae: Any, pixels: Tensor, generator: Generator | None = None) -> Tens
     """
     with torch.no_grad():
         distribution = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
-    raw = distribution.mode() if generator is None else distribution.sample(generator)
+    return normalise(vae, distribution.mode() if generator is None else distribution.sample(generator))
+
+
+def normalise(vae: Any, raw: Tensor) -> Tensor:
+    """What an autoencoder's encoder gives, shifted and scaled as the UNet sees it, (B, C, h, w)."""
     scaling_factor, shift, spread = _normalisation(vae, raw)
     if shift is not None:
         raw = raw - shift

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, Self, get_type_hints
+from types import UnionType
+from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
 from t2i.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Option:
-    """The metadata of one field. Bounds are inclusive; `unit` is a word for help and docs."""
+    """The metadata of one field. Bounds are inclusive; `unit` is a word for help and docs.
+
+    `only` names the values of the field `method` that use this one; given with another it is refused.
+    `parse` reads what a person typed where that may be more than a number, and raises `ValueError` with
+    what is allowed.
+    """
 
     help: str
     names: tuple[str, ...] = ()
@@ -27,6 +34,8 @@ class Option:
     choices: tuple[str, ...] = ()
     unit: str = ""
     reason: str = ""
+    only: tuple[str, ...] = ()
+    parse: Callable[[str], Any] | None = None
 
 
 def option(default: Any, help: str, *names: str, **limits: Any) -> Any:
@@ -44,6 +53,13 @@ def option(default: Any, help: str, *names: str, **limits: Any) -> Any:
 def flag_of(name: str) -> str:
     """The command-line name of a field: `guidance_scale` is `--guidance-scale`."""
     return "--" + name.replace("_", "-")
+
+
+def plain_kind(kind: Any) -> Any:
+    """A field's type without its None: `int | None` is int, `tuple[str, ...] | None` is tuple[str, ...]."""
+    if isinstance(kind, UnionType) or get_origin(kind) is Union:
+        return next(part for part in get_args(kind) if part is not type(None))
+    return kind
 
 
 class Config:

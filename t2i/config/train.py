@@ -4,52 +4,140 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from t2i.config.colours import check_colour
+from t2i.config.durations import minutes
 from t2i.config.fields import Config, flag_of, option
 from t2i.errors import UsageError
 
-METHODS = ("scratch", "vae", "clip", "unet")
-TIMESTEP_SAMPLINGS = ("uniform", "logit_normal")
-CAPTION_SOURCES = ("auto", "metadata", "sidecar", "names", "none")
+OWN_PARTS = ("scratch", "vae", "clip", "unet")
+ON_A_BASE = ("lora", "full", "dreambooth", "textual-inversion", "controlnet")
+METHODS = (*ON_A_BASE, "classifier", *OWN_PARTS)
+BUCKETED = ("lora", "full", "dreambooth", "textual-inversion")
+MIRRORED = (*BUCKETED, "classifier", *OWN_PARTS)  # conditioning pictures are not mirrored
+DENOISING = (*ON_A_BASE, "scratch", "unet")
+LR_SCHEDULERS = ("cosine-tail", "constant", "cosine", "linear", "polynomial")
+OPTIMIZERS = ("adamw", "adamw8bit", "muon")
+TRACKERS = ("auto", "none", "tensorboard", "wandb")
+CAPTION_SOURCES = ("auto", "metadata", "sidecar", "names", "folders", "none")
 
 
 @dataclass(frozen=True)
-class TrainConfig(Config):
-    """One `t2i train` run. `None` means not given: the method's own default is used."""
+class RunOptions(Config):
+    """What every `t2i train` run is told; `TrainConfig` adds what single methods look at.
+
+    `None` means not given: the method's or the base model's own default is used.
+    """
 
     dataset: str = option("", "folder of pictures, with metadata.jsonl/.csv, .txt files or names as captions")
     output: str = option("runs/train", "run folder: logs, checkpoints, samples and model/", "-o")
-    method: str = option("scratch", "what to train; scratch = vae, clip, unet in order", choices=METHODS)
+    method: str = option(
+        "lora", "what to train; scratch = vae, clip, unet in order, without a base model", choices=METHODS
+    )
     model: str | None = option(
-        None, "model folder whose parts are the start; default: OUTPUT/parts where it exists", "-m"
+        None,
+        "base model: alias, Hub id, folder or file; for scratch, vae, clip, unet a folder whose parts are "
+        "the start; default: pocket, or OUTPUT/parts where it exists",
+        "-m",
     )
     captions: str = option("auto", "where captions come from", choices=CAPTION_SOURCES)
+    follow_symlinks: bool = option(False, "read links that lead out of the dataset too")
+    max_bad: float = option(
+        0.01, "share of the pictures that may be left out because they cannot be decoded", low=0, high=1
+    )
+    alpha_background: str = option("white", "what transparent pictures lie on: white, black, #rrggbb")
+    random_flip: bool = option(
+        False, "see mirror images too; not for pictures with writing or sides", only=MIRRORED
+    )
+    buckets: bool = option(
+        False, "keep aspect ratios: sizes of about the area of --resolution; default: cut squares",
+        "--enable-bucket", only=BUCKETED,
+    )  # fmt: skip
+    bucket_step: int = option(
+        64, "sides of buckets are multiples of it", "--bucket-reso-steps", low=8, high=512, multiple_of=8,
+        unit="pixels", only=BUCKETED,
+    )  # fmt: skip
+    bucket_min: int | None = option(
+        None, "shortest side of a bucket; default: half of --resolution", "--min-bucket-reso",
+        low=8, high=8192, unit="pixels", only=BUCKETED,
+    )  # fmt: skip
+    bucket_max: int | None = option(
+        None, "longest side of a bucket; default: twice --resolution", "--max-bucket-reso",
+        low=8, high=8192, unit="pixels", only=BUCKETED,
+    )  # fmt: skip
+    bucket_upscale: bool = option(
+        True, "enlarge pictures that are smaller than their bucket; else they get a smaller one",
+        only=BUCKETED,
+    )  # fmt: skip
     resolution: int = option(
-        64, "side of the square training pictures", low=16, high=1024, multiple_of=8, unit="pixels"
+        None,
+        "side of the square training pictures; default: the base model's, else 64",
+        low=16,
+        high=1024,
+        multiple_of=8,
+        unit="pixels",
     )
     overwrite: bool = option(False, "replace what is there; a run that is not resumed is trained anew")
     seed: int = option(
         0, "decides weights, data order, noise and caption dropout", "-s", low=0, high=2**31 - 1
     )
     device: str = option("auto", "auto, cuda, mps, xpu or cpu")
-    mixed_precision: str = option("auto", "format of the arithmetic", choices=("auto", "no", "bf16"))
+    mixed_precision: str = option(
+        "auto",
+        "format of the arithmetic; fp16 scales the loss; auto takes bf16 where that is faster",
+        choices=("auto", "no", "bf16", "fp16"),
+    )
     num_processes: int = option(
         1, "processes that share every batch on a CPU; often faster than as many threads", low=1, high=128
     )
     compile: bool = option(
         False,
         "torch.compile UNet and VAE: minutes at the start, faster steps; a CPU needs a C++ compiler",
+        only=("scratch", "vae", "clip", "unet"),
     )
 
     max_train_steps: int | None = option(
         None, "optimizer steps of each stage; default: the method's", "--steps", low=1, high=10_000_000
     )
-    max_train_time: float | None = option(
-        None, "stop each stage with a checkpoint after this long", above=0, unit="minutes"
+    epochs: int | None = option(
+        None,
+        "passes of each stage over the training pictures, instead of --steps; default: none",
+        "--num-train-epochs",
+        low=1,
+        high=1_000_000,
     )
-    batch_size: int = option(64, "pictures per step", "--train-batch-size", low=1, high=4096)
+    max_train_time: float | None = option(
+        None,
+        "stop each stage with a checkpoint after this long: 90s, 20m, 2h, or a number of minutes; "
+        "default: no limit",
+        above=0,
+        unit="minutes",
+        parse=minutes,
+    )
+    batch_size: int = option(
+        None,
+        "pictures per forward pass, shared by all processes; default: 64 from scratch, 8 on pocket, else 1",
+        "--train-batch-size",
+        low=1,
+        high=4096,
+    )
+    gradient_accumulation_steps: int = option(
+        1, "forward passes whose gradients make one step: a larger batch in less memory", low=1, high=4096
+    )
+    optimizer: str = option(
+        "adamw",
+        "adamw8bit keeps its state in a quarter of the memory (t2i[adamw8bit]); muon needs fewer steps from "
+        "scratch, each a little longer",
+        choices=OPTIMIZERS,
+    )
     learning_rate: float | None = option(
         None, "peak learning rate; default: the method's", "--lr", above=0, high=1
     )
+    lr_scheduler: str = option(
+        "cosine-tail",
+        "how the rate falls after the warm-up; cosine-tail: flat, then a cosine over the last --lr-decay",
+        choices=LR_SCHEDULERS,
+    )
+    lr_power: float = option(2.0, "exponent of --lr-scheduler polynomial", above=0, high=10)
     lr_warmup_steps: int = option(100, "steps of linear rise at the start", low=0, high=1_000_000)
     lr_decay: float = option(
         0.3, "share of the steps, at the end, over which the rate falls to zero along a cosine", low=0, high=1
@@ -76,72 +164,50 @@ class TrainConfig(Config):
     )
     log_steps: int = option(10, "steps between lines in metrics.jsonl", low=1, high=1_000_000)
     sample_steps: int = option(500, "steps between sample sheets", low=1, high=1_000_000)
-    save_dtype: str = option("fp32", "number format of OUTPUT/model", choices=("fp32", "fp16", "bf16"))
-    sample_prompts: tuple[str, ...] = option(
-        (), "prompts of the sample sheets; default: captions of the dataset", "--validation-prompts"
+    save_dtype: str = option(
+        "fp32", "number format of what is made", choices=("fp32", "fp16", "bf16"), only=DENOISING
     )
-
-    vae_channels: tuple[int, ...] = option(
-        (32, 64, 96), "VAE widths, one per level; each level but one halves"
+    validation_split: float = option(
+        0.0,
+        "share of the pictures held out for the validation loss, chosen by their bytes",
+        low=0,
+        high=0.5,
     )
-    latent_channels: int = option(4, "channels of the latents", low=1, high=64)
-    freeze_encoder: bool = option(
-        False,
-        "the vae stage learns the decoder only, so that latents, and a UNet trained on them, stay valid",
-    )
-    grow_vae: bool = option(
-        False,
-        "build the VAE of --vae-channels and --latent-channels and take over every layer of --model's VAE "
-        "that has the same place, counted from the pixels, and shape",
-    )
-    vae_crop: int | None = option(
+    validation_steps: int | None = option(
         None,
-        "the vae stage learns from random square cuttings of this side; default: whole pictures",
-        low=8,
-        high=1024,
-        unit="pixels",
+        "steps between validation losses; default: as --checkpointing-steps",
+        low=1,
+        high=1_000_000,
     )
-    kl_weight: float = option(1e-3, "weight of the KL term (mean over latent values)", low=0, high=1)
-    edge_weight: float = option(0.5, "weight of the L1 difference of neighbouring pixels", low=0, high=100)
-
-    text_width: int = option(192, "text encoder width", low=8, high=2048)
-    text_layers: int = option(3, "text encoder layers", low=1, high=48)
-    text_heads: int = option(4, "attention heads of text and image encoder", low=1, high=64)
-    max_tokens: int = option(32, "tokens per prompt chunk, with begin and end marks", low=4, high=512)
-    vocabulary_size: int = option(4096, "largest token vocabulary", low=300, high=65536)
-
-    unet_channels: tuple[int, ...] = option((64, 128, 192), "UNet widths, one per level")
-    unet_layers: int = option(1, "residual blocks per UNet level", low=1, high=8)
-    unet_heads: int = option(4, "attention heads of the UNet", low=1, high=64)
-    prediction_type: str = option(
-        "v_prediction", "what the UNet predicts", choices=("epsilon", "v_prediction", "sample")
+    report_to: str = option(
+        "auto",
+        "where figures go besides metrics.jsonl; auto: to TensorBoard where that is installed",
+        choices=TRACKERS,
     )
-    zero_terminal_snr: bool = option(True, "train the last timestep on pure noise (arXiv:2305.08891)")
-    snr_gamma: float = option(
-        5.0, "min-SNR loss weighting (arXiv:2303.09556); 0 = off", "--min-snr-gamma", low=0, high=100
+    memorisation_samples: int = option(
+        16,
+        "pictures drawn at the end to be compared with the training pictures; 0 = no comparison",
+        low=0,
+        high=256,
+        only=("lora", "full", "dreambooth", "scratch", "unet"),
     )
-    timestep_sampling: str = option(
-        "uniform",
-        "how timesteps are drawn; logit_normal: ln sigma from a normal distribution (arXiv:2403.03206)",
-        choices=TIMESTEP_SAMPLINGS,
-    )
-    logit_mean: float = option(0.0, "mean of ln sigma for logit_normal; higher = noisier", low=-10, high=10)
-    logit_std: float = option(1.0, "standard deviation of ln sigma for logit_normal", above=0, high=10)
-    caption_dropout: float = option(
-        0.1, "share of captions replaced by nothing, for classifier-free guidance", low=0, high=1
-    )
-    train_text_encoder: bool = option(False, "let the UNet stage tune the text encoder as well")
-    guidance_scale: float = option(
-        4.0, "guidance of sample sheets, and the trained model's default", low=1, high=100
-    )
-    sampling_steps: int = option(
-        25, "denoising steps of sample sheets, and the model's default", low=1, high=1000
+    sample_prompts: tuple[str, ...] = option(
+        (),
+        "prompts of the sample sheets; default: captions of the dataset",
+        "--validation-prompts",
+        only=DENOISING,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.dataset:
             raise UsageError("no dataset given", "--dataset DIR is a folder of pictures")
+        check_colour("--alpha-background", self.alpha_background)
+        for name in ("bucket_step", "bucket_min", "bucket_max", "bucket_upscale"):
+            if not self.buckets and getattr(self, name) != getattr(type(self), name):
+                raise UsageError(f"{flag_of(name)} says something of --buckets", "add --buckets")
+        if self.epochs is not None and self.max_train_steps is not None:
+            raise UsageError("--epochs and --steps both say how long to train", "give one of them")
         if self.resume is not None and self.handoff is not None:
             raise UsageError("--resume and --handoff both say where to go on from", "give one of them")
         if self.handoff is not None and self.method == "scratch":
@@ -159,47 +225,5 @@ class TrainConfig(Config):
                 "--resume CHECKPOINT continues one stage, and --method scratch trains several",
                 "give --resume latest, or the --method of the checkpoint: vae, clip or unet",
             )
-        if self.grow_vae and (self.model is None or self.freeze_encoder):
-            raise UsageError(
-                "--grow-vae takes layers over from a VAE and trains the whole",
-                "give --model a folder with a vae, and leave --freeze-encoder out",
-            )
         if self.compile and self.method == "clip":
             raise UsageError("--compile: the clip stage has nothing to compile", "leave it out")
-        self._check_shapes()
-
-    def _check_shapes(self) -> None:
-        """Refuse widths that no network can be built of, before an earlier stage is trained for nothing.
-
-        GroupNorm needs no check: its groups are chosen to divide the widths.
-        """
-        for name in ("vae_channels", "unet_channels"):
-            widths = getattr(self, name)
-            if not widths or min(widths) < 1:
-                raise UsageError(f"{flag_of(name)} {_listed(widths)}: a width of at least 1 is needed")
-        shrink = 2 ** (len(self.vae_channels) - 1)
-        if self.resolution % shrink:
-            raise UsageError(
-                f"--resolution {self.resolution}: {len(self.vae_channels)} --vae-channels shrink pictures by "
-                f"{shrink}, so it must be a multiple of {shrink}",
-                "change either",
-            )
-        if self.vae_crop is not None and (self.vae_crop % shrink or self.vae_crop > self.resolution):
-            raise UsageError(
-                f"--vae-crop {self.vae_crop}: a multiple of {shrink} and at most --resolution "
-                f"{self.resolution} is needed"
-            )
-        if self.text_width % self.text_heads:
-            raise UsageError(
-                f"--text-width {self.text_width}: must be a multiple of --text-heads {self.text_heads}"
-            )
-        for width in self.unet_channels[1:] or self.unet_channels:  # the outermost level has no attention
-            if width % self.unet_heads:
-                raise UsageError(
-                    f"--unet-channels {width}: must be a multiple of --unet-heads {self.unet_heads}, "
-                    "but for the first of several"
-                )
-
-
-def _listed(values: tuple[int, ...]) -> str:
-    return ", ".join(map(str, values)) or "without a value"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from t2i.config import TrainConfig
+from t2i.dataset import Pictures, batch_rows
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,55 @@ class TrainingData:
         captions: N captions, empty where nothing is said.
         cache: Folder for anything computed once, such as latents.
         key: Changes with any picture; part of the name of everything cached.
+        held_out: Rows that are never trained on → a seed that goes with the bytes of the picture.
+        names: N file names, for reports.
+        prior: The base model's own pictures of a class, all with one caption, for prior preservation.
+        conditioning: Conditioning pictures of a ControlNet, uint8 like `pixels`.
+        labels: N classes, for a classifier.
+        pictures: The same pictures as steps see them; None where that is one by one, as they are. Then the
+            captions are one per row of these.
     """
 
     pixels: np.ndarray
     captions: Sequence[str]
     cache: Path
     key: str
+    held_out: Mapping[int, int] = field(default_factory=dict)
+    names: Sequence[str] = ()
+    prior: TrainingData | None = None
+    conditioning: np.ndarray | None = None
+    labels: Sequence[str] = ()
+    pictures: Pictures | None = None
+
+    def training_rows(self) -> np.ndarray:
+        """The pictures that are trained on, (at most N,), rising."""
+        return np.array([row for row in range(len(self.pixels)) if row not in self.held_out])
+
+    def rows(self, step: int, batch_size: int, seed: int) -> np.ndarray:
+        """What a step (from 0) sees, (batch_size,): pictures or, with `pictures`, their rows."""
+        if self.pictures is not None:
+            return self.pictures.rows(step, batch_size, seed)
+        training = self.training_rows()
+        return training[batch_rows(len(training), batch_size, step, seed)]
+
+    def seen(self) -> list[TrainingData]:
+        """For each bucket the data with the pixels and the key of what is seen in it, mirror images too."""
+        if self.pictures is None:
+            return [self]
+        tables = zip(self.pictures.tables, self.pictures.keys, strict=True)
+        return [replace(self, pixels=pixels, key=key) for pixels, key in tables]
+
+    def bucket_of(self, rows: np.ndarray) -> int:
+        """The one of `seen` that these rows, all of one size, are in."""
+        return 0 if self.pictures is None else self.pictures.bucket_of(rows)
+
+    def views(self, rows: np.ndarray) -> np.ndarray:
+        """Where in its pixels they are, (B,)."""
+        return rows if self.pictures is None else self.pictures.views(rows)
+
+    def pictures_of(self, rows: np.ndarray) -> np.ndarray:
+        """Which of the N pictures they show, (B,)."""
+        return rows if self.pictures is None else self.pictures.pictures_of(rows)
 
 
 class Method(Protocol):
@@ -39,6 +83,7 @@ class Method(Protocol):
     name: ClassVar[str]
     default_steps: ClassVar[int]
     default_learning_rate: ClassVar[float]
+    pocket_learning_rate: ClassVar[float]  # for small base models; methods without a base have no use for it
     shares_batches: ClassVar[bool]  # the gradient of a batch is the mean of the gradients of its parts
     results: ClassVar[tuple[str, ...]]  # what the stage writes in the run folder when it ends
     builds_on: ClassVar[tuple[str, ...]]  # parts that must be there, trained
@@ -52,7 +97,8 @@ class Method(Protocol):
         Args:
             config: The run.
             data: What to learn from.
-            start: Part name ("vae", "text_encoder", "tokenizer", "unet") → part found in the start model.
+            start: Part name ("vae", "text_encoder", "tokenizer", "unet") → part found in the start model; for
+                a method on a base model "base" → LoadedModel, "base_key" → changes with any of its files.
             device: Where the parts go.
         """
 
@@ -67,6 +113,8 @@ class Method(Protocol):
 
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """The scalar to minimise for these examples, and figures for the log.
+
+        In evaluation mode (`Module.eval`) no caption is dropped: that is the validation loss.
 
         Args:
             rows: Which examples, (B,).

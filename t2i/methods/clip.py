@@ -35,6 +35,7 @@ class TrainCLIP:
     name: ClassVar[str] = "clip"
     default_steps: ClassVar[int] = 2000
     default_learning_rate: ClassVar[float] = 1e-3
+    pocket_learning_rate: ClassVar[float] = 1e-3
     shares_batches: ClassVar[bool] = False  # every caption is contrasted with the whole batch
     results: ClassVar[tuple[str, ...]] = ("parts/clip", "parts/text_encoder", "parts/tokenizer")
     builds_on: ClassVar[tuple[str, ...]] = ()
@@ -44,6 +45,7 @@ class TrainCLIP:
         self, config: TrainConfig, data: TrainingData, start: Mapping[str, Any], device: torch.device
     ) -> None:
         self.config, self.data, self.device = config, data, device
+        self._seen = data.seen()[0].pixels
         self.tokenizer: CLIPTokenizer = start.get("tokenizer") or build_tokenizer(
             data.captions, config.vocabulary_size, config.max_tokens
         )
@@ -69,7 +71,7 @@ class TrainCLIP:
 
     def similarity(self, rows: np.ndarray) -> Tensor:
         """Scaled cosine similarity of every picture (rows) with every caption (columns), (B, B)."""
-        pixels = to_pixels(self.data.pixels, rows).to(self.device)
+        pixels = to_pixels(self._seen, self.data.views(rows)).to(self.device)
         tokens = self.tokens[torch.from_numpy(rows)].to(self.device)
         output = self.clip(input_ids=tokens, pixel_values=pixels)
         return output.logits_per_image.float()

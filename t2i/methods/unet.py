@@ -6,8 +6,7 @@ captions dropped now and then so that classifier-free guidance works (Ho & Salim
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,18 +19,16 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from t2i import diffusion
 from t2i.config import TrainConfig
-from t2i.dataset import cached_table, to_pixels
 from t2i.devices import trains_in_bf16
 from t2i.errors import ModelError
 from t2i.guidance import classifier_free_guidance
-from t2i.methods.base import TrainingData, norm_groups, update_digest
+from t2i.methods.base import TrainingData, norm_groups
 from t2i.methods.clip import cut_captions, tokenize, words_of
 from t2i.methods.compilation import compiled
-from t2i.methods.sheet import save_sheet
+from t2i.methods.sheet import SHEET_SEED, save_sheet, sheet_captions
+from t2i.methods.tables import cached_latents
 from t2i.sampling import denoise, initial_latents
 from t2i.schedulers import make_scheduler, set_timesteps
-
-SHEET_SEED = 1000
 
 
 class TrainUNet:
@@ -40,6 +37,7 @@ class TrainUNet:
     name: ClassVar[str] = "unet"
     default_steps: ClassVar[int] = 20_000
     default_learning_rate: ClassVar[float] = 1e-3
+    pocket_learning_rate: ClassVar[float] = 1e-3
     shares_batches: ClassVar[bool] = True
     results: ClassVar[tuple[str, ...]] = ("model",)
     builds_on: ClassVar[tuple[str, ...]] = ("vae", "text_encoder", "tokenizer")
@@ -78,7 +76,7 @@ class TrainUNet:
         self.tokens = tokenize(self.tokenizer, data.captions)  # (N, L)
         self.no_caption = tokenize(self.tokenizer, [""])  # (1, L)
         bf16 = trains_in_bf16(config.mixed_precision, device)
-        self.latents = cached_latents(self.vae, data, device, bf16)  # (N, C, h, w), float16
+        self.latents = cached_latents(self.vae, data.seen()[0], device, bf16)  # (N, C, h, w), float16
         betas = diffusion.scaled_linear_betas()
         self.alphas_cumprod = diffusion.alphas_cumprod(betas, config.zero_terminal_snr)
 
@@ -96,10 +94,11 @@ class TrainUNet:
         return cut_captions(self.tokenizer, self.data.captions, self.tokens)
 
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        original = torch.from_numpy(self.latents[rows]).float()  # (B, C, h, w)
+        original = torch.from_numpy(self.latents[self.data.views(rows)]).float()  # (B, C, h, w)
         noise = torch.randn(original.shape, generator=generator)
         timesteps = self._timesteps(len(rows), generator)
-        dropped = torch.rand(len(rows), generator=generator) < self.config.caption_dropout
+        dropout = self.config.caption_dropout if self.unet.training else 0.0
+        dropped = torch.rand(len(rows), generator=generator) < dropout
         tokens = torch.where(dropped[:, None], self.no_caption, self.tokens[torch.from_numpy(rows)])
 
         alpha_bar = self.alphas_cumprod[timesteps]
@@ -124,12 +123,18 @@ class TrainUNet:
             count, self.alphas_cumprod, config.logit_mean, config.logit_std, generator
         )
 
-    @torch.no_grad()
     def sample(self, path: Path, prompts: Sequence[str]) -> dict[str, float]:
         prompts = list(prompts) or sheet_captions(self.data.captions)
+        pixels = self.draw(prompts, [SHEET_SEED + k for k in range(len(prompts))])
+        save_sheet(path, list(pixels.split(8)))
+        return {}
+
+    @torch.no_grad()
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        """Pictures of B prompts as the model draws them now, from noise of B seeds; pixels (B, 3, H, W)."""
         tokens = torch.cat([tokenize(self.tokenizer, prompts), self.no_caption.repeat(len(prompts), 1)])
         cond, uncond = self.text_encoder(tokens.to(self.device)).last_hidden_state.chunk(2)
-        generators = [torch.Generator().manual_seed(SHEET_SEED + k) for k in range(len(prompts))]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         shape = self.latents.shape[1:]
         noise = torch.cat([torch.randn(1, *shape, generator=generator) for generator in generators])
         scheduler = make_scheduler("ddim", scheduler_config(self.config))
@@ -143,9 +148,7 @@ class TrainUNet:
 
         for step in denoise(denoiser, scheduler, latents, generators):
             latents = step.latents
-        pixels = self.vae.decode(latents.float() / self.vae.config.scaling_factor).sample
-        save_sheet(path, list(pixels.split(8)))
-        return {}
+        return self.vae.decode(latents.float() / self.vae.config.scaling_factor).sample
 
     def parts(self) -> dict[str, Any]:
         self.unet.set_default_attn_processor()
@@ -198,53 +201,3 @@ def scheduler_config(config: TrainConfig) -> dict[str, Any]:
         "set_alpha_to_one": True,
         "steps_offset": 1,  # no effect with "trailing", but Diffusers' pipeline complains about 0
     }
-
-
-def sheet_captions(captions: Sequence[str], count: int = 32) -> list[str]:
-    """Captions spread over the dataset, without repeats, for sheets that nobody gave prompts for."""
-    unique = list(dict.fromkeys(captions))
-    return [unique[index] for index in np.linspace(0, len(unique) - 1, min(count, len(unique))).astype(int)]
-
-
-@torch.no_grad()
-def cached_latents(
-    vae: AutoencoderKL, data: TrainingData, device: torch.device, bf16: bool = False
-) -> np.ndarray:
-    """Posterior means of every picture, times the scaling factor, computed once.
-
-    Args:
-        vae: Left as it came.
-        data: The pictures.
-        device: Where `vae` is.
-        bf16: Encode in bfloat16: four times as fast on a CPU with AMX, half a percent of noise in latents.
-
-    Returns:
-        float16, (N, C, h, w), mapped from a file whose name depends on the pictures, the arithmetic and the
-        weights that encode: a decoder that learned more leaves latents as they were.
-    """
-    digest = hashlib.sha256(data.key.encode() + (b"bf16" if bf16 else b""))
-    encodes = ("encoder.", "quant_conv.")
-    update_digest(
-        digest, {name: value for name, value in vae.state_dict().items() if name.startswith(encodes)}
-    )
-    path = data.cache / f"latents-{digest.hexdigest()[:16]}.npy"
-    memory_format = torch.channels_last if bf16 else torch.contiguous_format
-    vae.encoder.to(memory_format=memory_format)
-
-    def encode(chunk: np.ndarray) -> np.ndarray:
-        pixels = to_pixels(data.pixels, chunk).to(device, memory_format=memory_format)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            means = vae.encode(pixels).latent_dist.mode().float()
-        return (means * vae.config.scaling_factor).to(torch.float16).cpu().numpy()
-
-    size = 16 if device.type == "cpu" else 128  # what one core's cache holds is encoded half as fast again
-
-    def encoded() -> Iterator[np.ndarray]:
-        for chunk in np.array_split(np.arange(len(data.pixels)), max(1, len(data.pixels) // size)):
-            yield encode(chunk)
-
-    side = data.pixels.shape[-1] // 2 ** (len(vae.config.block_out_channels) - 1)
-    shape = (len(data.pixels), vae.config.latent_channels, side, side)
-    latents = cached_table(path, shape, np.float16, encoded)
-    vae.encoder.to(memory_format=torch.contiguous_format)
-    return latents

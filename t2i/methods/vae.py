@@ -30,6 +30,7 @@ class TrainVAE:
     name: ClassVar[str] = "vae"
     default_steps: ClassVar[int] = 4000
     default_learning_rate: ClassVar[float] = 1e-3
+    pocket_learning_rate: ClassVar[float] = 1e-3
     shares_batches: ClassVar[bool] = True
     results: ClassVar[tuple[str, ...]] = ("parts/vae",)
     builds_on: ClassVar[tuple[str, ...]] = ()
@@ -39,6 +40,7 @@ class TrainVAE:
         self, config: TrainConfig, data: TrainingData, start: Mapping[str, Any], device: torch.device
     ) -> None:
         self.config, self.data, self.device = config, data, device
+        self._seen = data.seen()[0].pixels
         given: AutoencoderKL | None = start.get("vae")
         self._taken: tuple[int, int] | None = None
         if given is None or config.grow_vae:
@@ -69,7 +71,7 @@ class TrainVAE:
         return ["{} of {} weights taken over from the start model's VAE".format(*self._taken)]
 
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        pixels = to_pixels(self.data.pixels, rows)  # (B, 3, H, W)
+        pixels = to_pixels(self._seen, self.data.views(rows))  # (B, 3, H, W)
         if self.config.vae_crop is not None:
             pixels = random_crops(pixels, self.config.vae_crop, generator)
         pixels = pixels.to(self.device)
