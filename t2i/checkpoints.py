@@ -47,6 +47,7 @@ def save_checkpoint(
         if verify_checkpoint(path):
             return path
         _drop(path)
+    durable.check_room(path, sum(_size(tensors) for tensors in groups.values()))
     with durable.staged_folder(path) as staged:
         for name, tensors in groups.items():
             save_file(
@@ -122,6 +123,11 @@ def sweep_temporaries(folder: Path) -> None:
         durable.remove(path)
 
 
+def _size(tensors: Mapping[str, Tensor]) -> int:
+    """Bytes of tensors, without the header of their file."""
+    return sum(value.numel() * value.element_size() for value in tensors.values())
+
+
 def _drop(path: Path) -> None:
     """Take the name away first, so that a kill in the middle leaves no torn checkpoint to be found."""
     aside = durable.temporary_path(path)
@@ -161,15 +167,12 @@ def save_handoff(path: Path, handoff: Handoff) -> None:
     def packed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {f"{prefix}.{name}": value.to(torch.bfloat16).contiguous() for name, value in tensors.items()}
 
-    def size(tensors: Mapping[str, Tensor]) -> int:
-        return sum(value.numel() * value.element_size() for value in tensors.values())
-
     tensors = packed("ema", handoff.ema or handoff.weights)
     both = tensors | packed("weights", handoff.weights)
-    if size(both) < HANDOFF_LIMIT - 2**20:
+    if _size(both) < HANDOFF_LIMIT - 2**20:
         tensors = both
-    elif size(tensors) >= HANDOFF_LIMIT - 2**20:
-        raise StorageError(f"a handoff of {size(tensors) / 2**20:.0f} MiB is over the limit of 60 MiB")
+    elif _size(tensors) >= HANDOFF_LIMIT - 2**20:
+        raise StorageError(f"a handoff of {_size(tensors) / 2**20:.0f} MiB is over the limit of 60 MiB")
     header = {
         "t2i": "handoff",
         "step": str(handoff.step),

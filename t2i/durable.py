@@ -89,9 +89,7 @@ def reserve(file: IO[bytes], path: Path, size: int) -> None:
     Raises:
         StorageError: So much is not free.
     """
-    import shutil
-
-    free = shutil.disk_usage(path.parent).free
+    free = _free(path)
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)
@@ -99,10 +97,31 @@ def reserve(file: IO[bytes], path: Path, size: int) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         if error.errno in FULL:
-            needs = f"{path} needs {size:,} bytes, {free:,} are free"
-            raise StorageError(f"no space left: {needs}", ROOM) from error
+            raise _no_room(path, size, free) from error
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # this disk cannot reserve
             raise
+
+
+def check_room(path: Path, size: int) -> None:
+    """Refuse to begin a file or folder of `size` bytes that the disk has no room for.
+
+    Raises:
+        StorageError: Then; how much is needed and how much is free.
+    """
+    free = _free(path)
+    if free < size:
+        raise _no_room(path, size, free)
+
+
+def _free(path: Path) -> int:
+    """Bytes that are free where `path` will be."""
+    import shutil
+
+    return shutil.disk_usage(next(place for place in path.absolute().parents if place.is_dir())).free
+
+
+def _no_room(path: Path, size: int, free: int) -> StorageError:
+    return StorageError(f"no space left: {path} needs {size:,} bytes, {free:,} are free", ROOM)
 
 
 def write_with(path: Path, write: Callable[[Path], None], overwrite: bool = True) -> None:

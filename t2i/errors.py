@@ -20,7 +20,7 @@ from typing import Self
 
 EXIT_CODES: dict[int, str] = {
     0: "all done",
-    1: "compared and different (t2i verify, t2i batch --expect, t2i eval --require)",
+    1: "different (t2i verify, batch --expect, eval --require), or problems found (t2i data check)",
     2: "usage: an option, prompt or config value that cannot be used",
     3: "partly done",
     4: "model, dataset, file, disk or permission problem",

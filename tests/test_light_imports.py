@@ -35,6 +35,8 @@ def test_commands_that_draw_nothing_import_nothing_heavy(tmp_path: Path) -> None
         ["--help"],
         ["--version"],
         *[[command, "--help"] for command in COMMANDS],
+        ["data"],
+        ["data", "check", "--help"],
         ["version"],
         ["models"],
         ["models", "show", "sdxl"],

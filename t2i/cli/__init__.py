@@ -1,5 +1,6 @@
 """The command line: one file per command, one row per file in `COMMANDS`.
 
+A file with several commands has a table `COMMANDS` of its own instead of `command`.
 Nothing here imports torch, diffusers, transformers, accelerate, peft or numpy; a command imports its flow
 inside its function. A command file has a function `command` (see `t2i.cli.options`). Results go to stdout,
 progress and notices to stderr, failures become exit codes in `t2i.cli.door`.
@@ -10,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -19,7 +21,7 @@ from t2i.errors import EXIT_CODES
 from t2i.version import __version__
 
 COMMANDS = (
-    "generate", "batch", "sweep", "train", "eval", "show", "replay", "verify", "models", "schedulers",
+    "generate", "batch", "sweep", "train", "data", "eval", "show", "replay", "verify", "models", "schedulers",
     "doctor", "version",
 )  # fmt: skip
 
@@ -41,8 +43,28 @@ def build_app(names: Sequence[str] = COMMANDS) -> typer.Typer:
     )
     app.callback()(_root)
     for name in names:
-        app.command(name)(door.deferred(import_module(f"t2i.cli.{name}").command))
+        module = import_module(f"t2i.cli.{name}")
+        if hasattr(module, "COMMANDS"):
+            app.add_typer(_group(module), name=name)
+        else:
+            app.command(name)(door.deferred(module.command))
     return app
+
+
+def _group(module: ModuleType) -> typer.Typer:
+    """The commands of a file that has several, behind its own name: `t2i data check`."""
+    told = (module.__doc__ or "").splitlines()[0].partition(": ")[2]
+    group = typer.Typer(help=told[:1].upper() + told[1:], rich_markup_mode=None, invoke_without_command=True)
+    group.callback()(_help_alone)
+    for name, command in module.COMMANDS.items():
+        group.command(name)(door.deferred(command))
+    return group
+
+
+def _help_alone(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(0)
 
 
 def run(arguments: Sequence[str]) -> int:

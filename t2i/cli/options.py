@@ -27,6 +27,7 @@ How a command file uses it (`t2i/cli/paint.py`, then one row in `t2i.cli.COMMAND
 - `skip` names fields that are no option of this command.
 - `none_means` is what help shows for a `None` default whose help text has no "default: ..." of its own.
 - `defaults` replaces every default in help (`replay` shows "the picture's").
+- `config_file` adds `--config FILE`: a TOML file of the same options, over which the command line wins.
 - The function returns None (exit code 0) or an exit code, and raises `T2IError` for everything else.
 """
 
@@ -36,15 +37,31 @@ import functools
 import inspect
 from collections.abc import Callable, Collection
 from dataclasses import MISSING, Field, fields
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
 from t2i.config import Config, Option, flag_of
+from t2i.config.fields import plain_kind
+from t2i.config.files import read_settings
 from t2i.errors import UsageError
 
 NUMBERS = {int: ("INT", "a whole number"), float: ("NUMBER", "a number")}
+CONFIG_FILE = inspect.Parameter(
+    "config",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            help="TOML file of options by their long names; the command line wins over it",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ],
+)
 SHOWN_BELOW = 2**32  # a bound beyond this tells a person nothing
 
 
@@ -55,6 +72,7 @@ def config_command(
     skip: Collection[str] = (),
     none_means: str = "",
     defaults: str | None = None,
+    config_file: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: put the options of `config_class` before a command's own; see the module docstring."""
 
@@ -65,13 +83,18 @@ def config_command(
 
         @functools.wraps(function)
         def command(**values: Any) -> Any:
-            read: list[Any] = [read_given(values)]
+            file = values.pop(CONFIG_FILE.name) if config_file else None
+            known = (config_class, also) if also else (config_class,)
+            settings = read_settings(Path(file), known, skip) if file is not None else [{}, {}]
+            read: list[Any] = [settings[0] | read_given(values)]
             if also and read_also:
-                read.append(also.from_dict(read_also(values)))
+                read.append(also.from_dict(settings[1] | read_also(values)))
             return function(*read, **values)
 
         keyword = inspect.Parameter.KEYWORD_ONLY
-        parameters = [*made, *(parameter.replace(kind=keyword) for parameter in own), *made_also]
+        file_option = [CONFIG_FILE] if config_file else []
+        own = [parameter.replace(kind=keyword) for parameter in own]
+        parameters = [*made, *file_option, *own, *made_also]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         del command.__wrapped__  # Typer would read the inner signature
@@ -91,7 +114,7 @@ def _parameters(
     """The parameters of a config's fields, and a function that takes their values out of Typer's."""
     hints = get_type_hints(config_class)
     items = [item for item in fields(config_class) if item.name not in skip]  # type: ignore[arg-type]
-    kinds = {item.name: _plain_kind(hints[item.name]) for item in items}
+    kinds = {item.name: plain_kind(hints[item.name]) for item in items}
     made = []
     for item in items:
         flag = None if item.name == positional else flag_of(item.name)
@@ -99,9 +122,10 @@ def _parameters(
             flag = f"{flag}/--no-{flag[2:]}"
         help_text, names = describe(item, none_means, defaults), item.metadata["option"].names
         made.append(_parameter(item.name, kinds[item.name], help_text, flag, names))
+    parsers = {item.name: item.metadata["option"].parse for item in items}
 
     def read(values: dict[str, Any]) -> dict[str, Any]:
-        typed = {name: _read(name, kind, values.pop(name)) for name, kind in kinds.items()}
+        typed = {name: _read(name, parsers[name] or kind, values.pop(name)) for name, kind in kinds.items()}
         return {name: value for name, value in typed.items() if value is not None}
 
     return made, read
@@ -123,9 +147,10 @@ def describe(item: Field[Any], none_means: str = "", defaults: str | None = None
 
 
 def _allowed(described: Option) -> str:
-    """Bounds, unit and choices in words: "8 to 8192 pixels, multiple of 8"."""
+    """Bounds, unit, choices and methods in words: "8 to 8192 pixels, multiple of 8"."""
+    only = [f"--method {', '.join(described.only)}"] if described.only else []
     if described.choices:
-        return ", ".join(described.choices)
+        return "; ".join([", ".join(described.choices), *only])
     parts = []
     if described.low is not None and described.high is not None and described.high < SHOWN_BELOW:
         parts.append(f"{described.low} to {described.high}")
@@ -139,7 +164,7 @@ def _allowed(described: Option) -> str:
         parts[:1] = [" ".join([*parts[:1], described.unit])]
     if described.multiple_of is not None:
         parts.append(f"multiple of {described.multiple_of}")
-    return ", ".join(parts)
+    return "; ".join([*([", ".join(parts)] if parts else []), *only])
 
 
 def _default(item: Field[Any], none_means: str) -> str:
@@ -174,13 +199,6 @@ def _parameter(
     )
 
 
-def _plain_kind(kind: Any) -> Any:
-    """A field's type without its None: `int | None` is int, `tuple[str, ...] | None` is tuple[str, ...]."""
-    if isinstance(kind, UnionType) or get_origin(kind) is Union:
-        return next(part for part in get_args(kind) if part is not type(None))
-    return kind
-
-
 def _read(name: str, kind: Any, value: Any) -> Any:
     """Typed text as the value the config holds; None when it was not given.
 
@@ -194,4 +212,5 @@ def _read(name: str, kind: Any, value: Any) -> Any:
     try:
         return kind(value)
     except ValueError as error:
-        raise UsageError(f"{flag_of(name)} {value}: {NUMBERS[kind][1]} is needed") from error
+        needed = f"{NUMBERS[kind][1]} is needed" if kind in NUMBERS else str(error)
+        raise UsageError(f"{flag_of(name)} {value}: {needed}") from error

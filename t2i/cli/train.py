@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from t2i import environment
-from t2i.cli.door import notice
+from t2i.cli.door import notice, printable
 from t2i.cli.options import config_command
 from t2i.config import TrainConfig
+from t2i.config.train import OWN_PARTS
 
 if TYPE_CHECKING:
     from t2i.training import Progress
@@ -19,26 +20,39 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LINES = 30.0
 
 
-@config_command(TrainConfig, none_means="the method's")
+@config_command(TrainConfig, none_means="the method's", config_file=True)
 def command(
     given: dict[str, Any],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check everything, show the plan, write nothing")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="also show what the libraries say")] = False,
 ) -> None:
     """Train a model on a folder of captioned pictures.
 
-    `--method scratch` trains an autoencoder (vae), a text encoder (clip) and a UNet in order; each can be run
-    alone. The model ends up in OUTPUT/model, a folder that `t2i generate --model` and Diffusers load. A run
-    that was stopped or killed goes on with `--resume latest` and ends in the same bits. What a run did not
-    make itself it replaces only with `--overwrite`.
+    It teaches a base model (`--model`, default pocket): `--method lora` makes OUTPUT/lora.safetensors, `full`
+    and `dreambooth` OUTPUT/model, `textual-inversion` a word in OUTPUT/embedding, `controlnet` and
+    `classifier` a folder in OUTPUT/parts. `--method scratch` trains an autoencoder (vae), a text encoder
+    (clip) and a UNet in order, without a base; each can be run alone; the result is OUTPUT/model. The path is
+    printed. A run that was stopped or killed goes on with `--resume latest` and ends in the same bits. What a
+    run did not make itself it replaces only with `--overwrite`. OUTPUT/run.html shows the run: curves,
+    sheets, settings.
     """
     config = TrainConfig.from_dict(given)
-    environment.prepare(offline=True, quiet=not verbose)
-    from t2i.training import train
+    environment.prepare(offline=config.method in OWN_PARTS, quiet=not verbose)  # a base may be on the Hub
+    from t2i.training import follows, result_of, train
 
+    if dry_run:
+        from t2i.training.plan import plan_run
+
+        for line in plan_run(config):
+            print(printable(line))
+        return
     shown = Show(sys.stderr.isatty())
     for progress in train(config):
         shown.progress(progress)
-    print(f"{config.output}/{'model' if config.method in ('scratch', 'unet') else 'parts'}")
+    if not follows():
+        print(result_of(config))
 
 
 class Show:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from t2i.charts import COLOURS, nice_ticks
 from t2i.evaluation.figures import Figure
 from t2i.evaluation.questions import CATEGORIES
 from t2i.evaluation.report import Report, Run, shown_value
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 PANEL_WIDTH, PANEL_HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 300, 62, 16, 34, 44
 COLUMNS = 2
 INK, FAINT, PAPER = "#222222", "#d8d8d8", "white"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")
-"""Okabe and Ito's colours, which people who cannot tell red from green can tell apart."""
-
 CURVES = ("adherence", "CLIPScore", "FID", "KID", "CMMD", "diversity", "seconds per image")
 MOST_LINES = len(COLOURS)
 
@@ -108,18 +105,6 @@ def sweep_panels(runs: Sequence[Run]) -> list[Panel]:
                 Panel(figure_name + more, along.replace("_", " "), ticks, lines, joined=along in numeric)
             )
     return panels
-
-
-def nice_ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Round numbers that cover low...high, about that many steps apart."""
-    if not high > low:
-        spread = abs(low) / 2 or 0.5
-        low, high = low - spread, high + spread
-    rough = (high - low) / about
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * (1 - 1e-9))
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [number * step for number in range(first, last + 1)]
 
 
 def _draw_panel(pen: ImageDraw, panel: Panel, left: int, top: int) -> None:

@@ -8,16 +8,22 @@ from pathlib import Path
 
 from t2i import checkpoints
 from t2i.config import TrainConfig
-from t2i.dataset import ImageFolder, dataset_key, load_pixels, read_folder
-from t2i.methods import METHODS, TrainingData
+from t2i.dataset import ImageFolder
+from t2i.methods import METHODS
+from t2i.training.class_images import draw_class_images
+from t2i.training.export import result_of
 from t2i.training.folder import check_folder, stages_of, why_done
-from t2i.training.processes import Team, check_processes, team
+from t2i.training.inputs import check_inputs, with_inputs
+from t2i.training.optimising import check_optimizer
+from t2i.training.processes import Team, check_processes, follow, follows, team
+from t2i.training.reading import load_data, read_dataset
 from t2i.training.resuming import dataset_digest
 from t2i.training.session import CACHE, locked, stop_signals
 from t2i.training.stage import Progress, Stage, planned_steps
-from t2i.training.start import check_start
+from t2i.training.start import check_start, settled
+from t2i.training.trackers import check_trackers
 
-__all__ = ["Progress", "Stage", "train"]
+__all__ = ["Progress", "Stage", "follows", "result_of", "train"]
 
 
 def train(config: TrainConfig) -> Iterator[Progress]:
@@ -35,11 +41,18 @@ def train(config: TrainConfig) -> Iterator[Progress]:
         ModelError: A part that a stage needs is missing, or the loss is no longer finite.
         Interrupted: SIGINT or SIGTERM; a checkpoint was saved.
     """
+    config = settled(config)
+    if follows():
+        with team(config) as processes:
+            follow(config, processes)
+        return
     output = Path(config.output)
     check_folder(config)
     check_processes(config)
+    check_optimizer(config)
+    check_trackers(config)
     check_start(config)
-    folder = read_folder(Path(config.dataset), config.captions)
+    folder = check_inputs(config, read_dataset(config))
     with locked(output), stop_signals() as stopped:
         checkpoints.sweep_temporaries(output)
         with team(config) as processes:
@@ -59,12 +72,17 @@ def run_stages(
     """
     cache = Path(config.output) / CACHE
     stages = stages_of(config)
-    pictures = f"{len(folder.examples)} pictures, captions: {folder.caption_source}"
-    yield Progress(stages[0], 0, 0, notice=pictures)
+    if config.class_prompt is not None and processes.leads:
+        for told in draw_class_images(config, stopped):
+            yield Progress(stages[0], 0, 0, notice=told)
+    processes.wait()  # nobody decodes class pictures before they are there
     with processes.leader_first():
-        key = dataset_key(folder, config.resolution, cache)
-        pixels = load_pixels(folder, config.resolution, cache, key)
-    data = TrainingData(pixels, folder.captions(), cache, key)
+        data, understood = load_data(config, folder, cache)
+    yield from (Progress(stages[0], 0, 0, notice=text) for text in understood)
+    assert data.pictures is not None
+    folder = data.pictures.folder
+    with processes.leader_first():
+        data = with_inputs(config, folder, data)
     pictures_and_captions = dataset_digest(data)
     noticed: set[str] = set()
     for stage in stages:
@@ -77,6 +95,6 @@ def run_stages(
             if processes.leads:  # what is true of the data is told by the first stage that meets it
                 new = [text for text in running.method.notices() if text not in noticed]
                 noticed.update(new)
-                yield from (Progress(stage, 0, 0, notice=text) for text in new)
+                yield from map(running.tell, new)
             yield from running.run(stopped)
         processes.wait()  # the next stage builds on what the leader has written

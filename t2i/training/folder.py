@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,12 @@ from t2i.methods import METHODS, SCRATCH
 from t2i.naming import check_free
 from t2i.training.resuming import DATA, changed_settings, read_handoff
 
-CHECKPOINTS, SETTINGS, DONE = "checkpoints", "config.json", "done.json"
-PARTS = "parts"
-OF_A_STAGE = (CHECKPOINTS, SETTINGS, DONE, "metrics.jsonl", "samples")
+CHECKPOINTS, SETTINGS, SETTINGS_FILE, DONE = "checkpoints", "config.json", "config.toml", "done.json"
+PARTS, BEST, PAGE = "parts", "best", "run.html"
+OF_A_STAGE = (
+    CHECKPOINTS, SETTINGS, SETTINGS_FILE, DONE, "metrics.jsonl", "samples", "journal.json", "loss.png",
+    "best.safetensors", "memorisation.json", "memorisation.png", "tensorboard", "wandb",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,11 @@ def check_folder(config: TrainConfig) -> None:
         )
     _check_not_in_dataset(config)
     if not config.overwrite:
+        _check_page(output)
         for stage in stages:
             _check_stage(output, stage, records[stage], goes_on(config, stage))
+            if config.validation_split > 0 and not goes_on(config, stage):
+                _check_absent([output / BEST / name for name in METHODS[stage].results])
             _check_not_gone_back(config, stage)
     for stage, record in records.items():
         if record is not None and config.resume == "latest" and _begun(output / stage):
@@ -159,7 +165,17 @@ def _check_stage(output: Path, stage: str, record: Record | None, resumes: bool)
         in_the_way += [folder / name for name in OF_A_STAGE]
     if record is None or not resumes:
         in_the_way += [output / name for name in METHODS[stage].results]
-    for path in in_the_way:
+    _check_absent(in_the_way)
+
+
+def _check_page(output: Path) -> None:
+    """Refuse to replace a page where no stage of any run has been."""
+    if not any(record_of(output / stage) for stage in METHODS):
+        _check_absent([output / PAGE])
+
+
+def _check_absent(paths: Iterable[Path]) -> None:
+    for path in paths:
         if os.path.lexists(path):
             raise StorageError(
                 f"{path} already exists", "choose another --output, or pass --overwrite to replace it"

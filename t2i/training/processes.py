@@ -1,7 +1,9 @@
 """Several processes that train one model: each takes a share of every batch, gradients are averaged.
 
 The first process leads: it alone writes, samples, logs and listens to signals. The others follow it through
-the same steps with the same weights, because all of them apply the same averaged gradient.
+the same steps with the same weights, because all of them apply the same averaged gradient. They are started
+here (on a CPU), or by a launcher such as `accelerate launch` and `torchrun`, which says so in RANK and
+WORLD_SIZE.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -58,7 +61,8 @@ class Team:
         """
         if self.size == 1:
             return dict(figures)
-        flat = torch.cat([*(value.reshape(-1) for value in gradients), torch.tensor([*figures.values()])])
+        told = torch.tensor([*figures.values()], device=gradients[0].device)
+        flat = torch.cat([*(value.reshape(-1) for value in gradients), told])
         with _others_alive():
             dist.all_reduce(flat)
         flat /= self.size
@@ -104,25 +108,63 @@ def check_processes(config: TrainConfig) -> None:
     """Refuse a device that is not here, and processes that cannot share its work.
 
     Raises:
-        UsageError: Also for more than one process on a GPU, or a batch that cannot be shared out evenly.
+        UsageError: Also for more processes on a GPU than a launcher has started, or a batch that cannot be
+            shared out evenly.
     """
-    device, size = pick_device(config.device).type, config.num_processes
+    device, found = pick_device(config.device).type, launched()
+    size = config.num_processes if found is None else found[1]
     if size == 1:
         return
+    if config.num_processes not in (1, size):
+        raise UsageError(
+            f"--num-processes {config.num_processes}: a launcher has started {size} processes",
+            "leave the option out; the launcher decides",
+        )
     if config.batch_size % size:
         raise UsageError(
             f"batch size {config.batch_size} cannot be shared by {size} processes", "choose a multiple"
         )
-    if device != "cpu":
+    if found is None and device != "cpu":
         raise UsageError(
             f"--num-processes {size} is for a CPU, and this run is on {device}",
-            "add --device cpu, or use one process",
+            "add --device cpu, or start it with: accelerate launch -m t2i train ...",
         )
+
+
+def launched() -> tuple[int, int] | None:
+    """Rank and number of the processes that a launcher has started; None where there is no launcher.
+
+    Raises:
+        UsageError: RANK or WORLD_SIZE is no number.
+    """
+    try:
+        rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    except ValueError as error:
+        raise UsageError("RANK and WORLD_SIZE are set by a launcher, and are no numbers") from error
+    return (rank, size) if size > 1 else None
+
+
+def follows() -> bool:
+    """Whether a launcher has started this process to follow another: it tells nobody anything."""
+    found = launched()
+    return found is not None and found[0] > 0
 
 
 @contextmanager
 def team(config: TrainConfig) -> Iterator[Team]:
-    """Start the other processes of a run that `check_processes` lets pass, and end them with it."""
+    """Start the other processes of a run that `check_processes` lets pass, and end them with it.
+
+    Raises:
+        ModelError: One of them has ended before all had begun.
+    """
+    found = launched()
+    if found is not None:
+        _join_launched(config, *found)
+        try:
+            yield Team(*found)
+        finally:
+            dist.destroy_process_group()
+        return
     size = config.num_processes
     if size == 1:
         yield Team()
@@ -140,7 +182,7 @@ def team(config: TrainConfig) -> Iterator[Team]:
             other.start()
         try:
             torch.set_num_threads(share)
-            _join(0, size, meeting)
+            _meet(size, meeting, others)
             yield Team(0, size)
         finally:
             torch.set_num_threads(threads)
@@ -152,6 +194,55 @@ def team(config: TrainConfig) -> Iterator[Team]:
                     other.kill()
 
 
+def _meet(size: int, meeting: Path, others: Sequence[multiprocessing.Process]) -> None:
+    """Join the others as their leader, or tell that one of them has ended and will never come.
+
+    torch would wait for it in native code, for as long as for a slow one. So the others are waited for until
+    they are about to join, and the joining itself is left to a thread, should one of them end in it.
+    """
+    failures: list[BaseException] = []
+
+    def join() -> None:
+        try:
+            _join(0, size, meeting)
+        except BaseException as error:
+            failures.append(error)
+
+    while not all(_arrival(meeting, rank).exists() for rank in range(1, size)):
+        _check_alive(others)
+        time.sleep(0.05)
+    joining = threading.Thread(target=join, daemon=True)
+    joining.start()
+    while joining.is_alive():
+        joining.join(0.1)
+        if joining.is_alive():
+            _check_alive(others)
+    if failures:
+        raise failures[0]
+
+
+def _arrival(meeting: Path, rank: int) -> Path:
+    """The file by which a process says that it is about to join."""
+    return meeting.with_name(f"{meeting.name}-{rank}")
+
+
+def _check_alive(others: Sequence[multiprocessing.Process]) -> None:
+    if any(other.exitcode is not None for other in others):
+        raise ModelError(
+            "another process of this training has ended before it had begun",
+            "what it said is above; where memory is short, use fewer --num-processes",
+        )
+
+
+def _join_launched(config: TrainConfig, rank: int, size: int) -> None:
+    """Meet the processes that a launcher has started, each with a GPU of its own where there are GPUs."""
+    if pick_device(config.device).type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)))
+        dist.init_process_group("nccl", rank=rank, world_size=size, timeout=PATIENCE)
+    else:
+        dist.init_process_group("gloo", rank=rank, world_size=size, timeout=PATIENCE)
+
+
 def _join(rank: int, size: int, meeting: Path) -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group(
@@ -160,19 +251,41 @@ def _join(rank: int, size: int, meeting: Path) -> None:
 
 
 def _follow(config: TrainConfig, rank: int, threads: int, meeting: str) -> None:
-    """The life of a process that does not lead."""
+    """The life of a process that does not lead and was started here."""
     from t2i import environment
-    from t2i.dataset import read_folder
-    from t2i.training import run_stages
 
-    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal sends them to all; the leader decides
-        signal.signal(number, signal.SIG_IGN)
+    _leave_signals_to_leader()
+    threading.Thread(target=_leave_with_leader, daemon=True).start()
     environment.prepare(offline=True, quiet=True)
     torch.set_num_threads(threads)
     try:
+        _arrival(Path(meeting), rank).touch()
         _join(rank, config.num_processes, Path(meeting))
-        folder = read_folder(Path(config.dataset), config.captions)
-        for _ in run_stages(config, folder, Team(rank, config.num_processes), threading.Event()):
-            pass
+        follow(config, Team(rank, config.num_processes))
     except T2IError:
         pass  # the leader has met the same failure, or has gone, and says so
+
+
+def follow(config: TrainConfig, place: Team) -> None:
+    """Go through the stages of a run that another process leads."""
+    from t2i.training import run_stages
+    from t2i.training.inputs import check_inputs
+    from t2i.training.reading import read_dataset
+
+    _leave_signals_to_leader()
+    folder = check_inputs(config, read_dataset(config))
+    for _ in run_stages(config, folder, place, threading.Event()):
+        pass
+
+
+def _leave_signals_to_leader() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal sends them to all; the leader decides
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _leave_with_leader() -> None:
+    """End this process when the one that started it is gone, however that was."""
+    leader = multiprocessing.parent_process()
+    if leader is not None:
+        leader.join()
+        os._exit(1)

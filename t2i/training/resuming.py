@@ -19,31 +19,18 @@ from t2i.methods import Method, TrainingData, update_digest
 FREE_ON_RESUME = {
     "dataset", "output", "overwrite", "model", "resume", "handoff", "save_handoff", "method", "device",
     "max_train_time", "checkpointing_steps", "checkpoints_total_limit", "log_steps", "sample_steps",
-    "sample_prompts", "guidance_scale", "sampling_steps", "save_dtype",
+    "sample_prompts", "guidance_scale", "sampling_steps", "save_dtype", "gradient_checkpointing",
+    "lora_format", "validation_steps", "report_to", "memorisation_samples",
+    # What these change is seen in the pictures and captions.
+    "follow_symlinks", "max_bad", "alpha_background",
 }  # fmt: skip
 # These change the rest of the run on purpose (train longer): allowed, said, and recorded as not exact.
 RECORDED_ON_RESUME = {
     "max_train_steps", "lr_decay", "learning_rate", "lr_warmup_steps", "weight_decay", "ema_decay",
     "snr_gamma", "timestep_sampling", "logit_mean", "logit_std", "compile", "num_processes",
+    "epochs", "lr_scheduler", "lr_power", "noise_offset", "input_perturbation", "lora_dropout",
+    "prior_weight", "optimizer", "batch_size", "gradient_accumulation_steps",
 }  # fmt: skip
-# Settings that one stage alone looks at; the others may go on whatever they are.
-OF_ONE_STAGE = {
-    "vae": {
-        "vae_channels",
-        "latent_channels",
-        "freeze_encoder",
-        "grow_vae",
-        "vae_crop",
-        "kl_weight",
-        "edge_weight",
-    },
-    "clip": {"text_width", "text_layers", "text_heads", "max_tokens", "vocabulary_size"},
-    "unet": {
-        "unet_channels", "unet_layers", "unet_heads", "prediction_type", "zero_terminal_snr", "snr_gamma",
-        "timestep_sampling", "logit_mean", "logit_std", "caption_dropout", "train_text_encoder",
-    },
-}  # fmt: skip
-
 # A condition by its own name: before it was told by content, it was "dataset" and told by the files' times.
 DATA = "pictures and captions"
 
@@ -56,13 +43,13 @@ def changed_settings(
     Args:
         before: The settings then; one that did not exist yet is no difference.
         now: The settings of this run.
-        stage: "vae", "clip" or "unet".
+        stage: Which; what it does not look at may be anything.
         made: What was made with `before`, for the message.
 
     Raises:
         ModelError: It was made with other settings that shape the model or the data.
     """
-    free = FREE_ON_RESUME.union(*(names for other, names in OF_ONE_STAGE.items() if other != stage))
+    free = FREE_ON_RESUME | {name for name, only in _uses().items() if only and stage not in only}
     changed = [name for name in now if name in before and before[name] != now[name] and name not in free]
     for name in changed:
         if name not in RECORDED_ON_RESUME:
@@ -71,6 +58,11 @@ def changed_settings(
                 f"give the same {flag_of(name)}, or train anew in another --output",
             )
     return changed
+
+
+def _uses() -> dict[str, tuple[str, ...]]:
+    """Setting → the methods that look at it; empty: all of them."""
+    return {name: described.only for name, described in TrainConfig.options().items()}
 
 
 def check_resumable(path: Path, state: Mapping[str, Any], config: TrainConfig, stage: str) -> list[str]:
@@ -88,8 +80,13 @@ def check_resumable(path: Path, state: Mapping[str, Any], config: TrainConfig, s
 
 
 def dataset_digest(data: TrainingData) -> str:
-    """Changes with any picture, caption or their order."""
-    return hashlib.sha256("\0".join([data.key, *data.captions]).encode()).hexdigest()[:16]
+    """Changes with any picture, caption or their order, what is held out, and class pictures."""
+    parts = [data.key, *data.captions]
+    if data.held_out:
+        parts.append(f"held out {sorted(data.held_out)}")
+    if data.prior is not None:
+        parts += [data.prior.key, data.prior.captions[0]]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def conditions_of(method: Method, data: TrainingData, precision: str, device: str) -> dict[str, str]:
@@ -99,6 +96,8 @@ def conditions_of(method: Method, data: TrainingData, precision: str, device: st
         digest.update(name.encode())
         if isinstance(part, nn.Module):
             update_digest(digest, part.state_dict())
+        elif isinstance(part, str):  # what a base model's files are is known already
+            digest.update(part.encode())
         else:  # of a tokenizer's file, only the vocabulary and merges: the rest is how it was last called
             digest.update(json.dumps(json.loads(part.backend_tokenizer.to_str())["model"]).encode())
     frozen = digest.hexdigest()[:16]
@@ -119,7 +118,8 @@ def changed_conditions(before: Mapping[str, str], now: Mapping[str, str]) -> tup
 def handoff_settings(config: TrainConfig, stage: str) -> dict[str, Any]:
     """The settings of a stage with which its handoff must go on: those that shape the model and its task."""
     values = config.to_dict()
-    return {name: values[name] for name in sorted(OF_ONE_STAGE[stage] - RECORDED_ON_RESUME)}
+    own = {name for name, only in _uses().items() if stage in only}
+    return {name: values[name] for name in sorted(own - RECORDED_ON_RESUME - FREE_ON_RESUME)}
 
 
 def read_handoff(path: Path, config: TrainConfig, stage: str) -> checkpoints.Handoff:

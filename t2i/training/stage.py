@@ -1,4 +1,4 @@
-"""One stage of training: steps, averaging, checkpoints, resume, samples.
+"""One stage of training: steps, checkpoints, resume; what it leaves when it ends.
 
 Every random choice of a step comes from `seed` and the step's number, so a resumed run needs only
 weights, average, optimizer and step to end in the same bits as one that was never stopped.
@@ -6,36 +6,35 @@ weights, average, optimizer and step to end in the same bits as one that was nev
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from t2i import checkpoints, durable, weights
+from t2i import checkpoints
 from t2i.config import TrainConfig
-from t2i.dataset import batch_rows
-from t2i.devices import DTYPES, pick_device, trains_in_bf16
+from t2i.devices import pick_device, trains_in_bf16
 from t2i.errors import Interrupted, ModelError
 from t2i.methods import METHODS, Method, TrainingData
-from t2i.training.folder import (
-    CHECKPOINTS,
-    PARTS,
-    SETTINGS,
-    clear_after,
-    clear_stage,
-    goes_on,
-    is_done,
-    mark_done,
+from t2i.training.export import Made, export
+from t2i.training.folder import BEST, CHECKPOINTS, clear_after, clear_stage, goes_on, is_done, mark_done
+from t2i.training.optimising import (
+    Average,
+    LossScale,
+    learning_rate,
+    make_optimizer,
+    optimizer_tensors,
+    put,
+    restore_optimizer,
 )
-from t2i.training.metrics import open_log
 from t2i.training.processes import Team
 from t2i.training.resuming import (
     changed_conditions,
@@ -45,6 +44,8 @@ from t2i.training.resuming import (
     read_handoff,
 )
 from t2i.training.start import no_whole_checkpoint, start_parts
+from t2i.training.validation import load_best
+from t2i.training.watching import Watch
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,11 @@ class Stage:
         self.config, self.name, self.data, self.team = config, name, data, team
         self.folder = Path(config.output) / name
         self.checkpoints = self.folder / CHECKPOINTS
-        self.parts_folder = Path(config.output) / PARTS
-        self.model_folder = Path(config.output) / "model"
         self.total = planned_steps(config, name, data)
         self.device = pick_device(config.device)
-        self.bf16 = trains_in_bf16(config.mixed_precision, self.device)
-        if self.bf16:
+        self.precision = "fp16" if config.mixed_precision == "fp16" else "fp32"
+        if trains_in_bf16(config.mixed_precision, self.device):
+            self.precision = "bf16"
             torch.set_float32_matmul_precision("medium")
         torch.manual_seed(config.seed)  # decides the weights of new parts
         start = start_parts(config, name)
@@ -79,12 +79,19 @@ class Stage:
         self.modules: nn.ModuleDict = self.method.trainable()
         learning = ((key, value) for key, value in self.modules.named_parameters() if value.requires_grad)
         self.parameters = dict(learning)
-        self.average = {key: value.detach().clone() for key, value in self.parameters.items()}
-        self.optimizer = self._optimizer()
+        self.average = Average(self.modules, self.parameters, config.ema_decay)
+        self.optimizer = make_optimizer(config, self.parameters)
+        self.scale = LossScale(self.device, self.precision == "fp16")
         self.step = 0
         self.exact: bool | None = True  # the bits of a run that was never stopped; None = not known
-        self.conditions = conditions_of(self.method, data, "bf16" if self.bf16 else "fp32", self.device.type)
+        self.conditions = conditions_of(self.method, data, self.precision, self.device.type)
         self.compiled = False
+        self.told: list[str] = []
+
+    def tell(self, text: str) -> Progress:
+        """A notice, also for the page of the run."""
+        self.told.append(text)
+        return Progress(self.name, self.step, self.total, notice=text)
 
     def run(self, stopped: threading.Event) -> Iterator[Progress]:
         """Train to the end, to the time limit, or until `stopped`."""
@@ -98,140 +105,136 @@ class Stage:
             clear_after(self.folder, self.step)
         else:
             clear_stage(self.folder)
-        durable.write_json(self.folder / SETTINGS, self.config.to_dict())
-        log = open_log(self.folder, self.step)
-        began = lap = time.monotonic()
-        prompts = self.config.sample_prompts
+        watch = Watch(self.config, self.name, self.data, self.method, self._forward, self.average)
+        with watch.opened(self.step, self.exact is True):
+            yield from self._steps(watch, stopped)
+            yield from self._notices(watch)
+            if stopped.is_set():
+                raise Interrupted(
+                    f"stopped at step {self.step} of {self.total}, checkpoint saved",
+                    "continue with --resume latest",
+                )
+            watch.sample(self.step)
+            watch.memorisation(self.step)
+            made = self._export(watch)
+            watch.result(made)
+            yield from self._notices(watch)
+            if self.step >= self.total:
+                mark_done(self.folder, self.step, self.exact)
+            else:
+                limit = f"--max-train-time {self.config.max_train_time:g} minutes"
+                told = (
+                    f"stopped by {limit} at step {self.step} of {self.total}; train on with --resume latest"
+                )
+                yield self.tell(told)
+            yield self.tell(f"saved in {made.path}{f'; try: {made.hint}' if made.hint else ''}")
+            yield from self._notices(watch)
+            watch.show(self.step, self.total)
+
+    def _steps(self, watch: Watch, stopped: threading.Event) -> Iterator[Progress]:
+        """The steps, with what is looked at between them, and a checkpoint at the end."""
+        config = self.config
+        if self.step == 0 and self.total > 0:
+            watch.log(0, watch.validate(0))
+            watch.sample(0)
+        yield from self._notices(watch)
+        began = time.monotonic()
         halt = stopped.is_set()
-        with log:
-            while self.step < self.total and not halt:
+        while self.step < self.total and not halt:
+            lap = time.monotonic()
+            with watch.journal.phase("training"):
                 figures = self._one_step(stopped.is_set() or self._time_is_up(began))
-                halt = figures.pop("halt") > 0
-                now = time.monotonic()
-                figures["images_per_s"], lap = self.config.batch_size / (now - lap), now
-                if self.step % self.config.log_steps == 0:
-                    log.write(json.dumps({"step": self.step, **figures}) + "\n")
-                    log.flush()
-                if self.step % self.config.checkpointing_steps == 0:
-                    self._save()
-                if self.step % self.config.sample_steps == 0:
-                    figures |= self._sample(prompts)
-                yield Progress(self.name, self.step, self.total, figures=figures)
-                if self.team.size == 1:  # nobody else has to hear of it in the next step
-                    halt = stopped.is_set() or self._time_is_up(began)
-            self._save()
-        if stopped.is_set():
-            raise Interrupted(
-                f"stopped at step {self.step} of {self.total}, checkpoint saved",
-                "continue with --resume latest",
-            )
-        self._sample(prompts)
-        self._export()
-        if self.step >= self.total:
-            mark_done(self.folder, self.step, self.exact)
-        else:
-            limit = f"--max-train-time {self.config.max_train_time:g} minutes"
-            told = f"stopped by {limit} at step {self.step} of {self.total}; train on with --resume latest"
-            yield Progress(self.name, self.step, self.total, notice=told)
-        yield Progress(
-            self.name,
-            self.step,
-            self.total,
-            notice=f"saved in {self.model_folder if self.name == 'unet' else self.parts_folder}",
-        )
+            halt = figures.pop("halt") > 0
+            figures["images_per_s"] = pictures_per_step(config) / (time.monotonic() - lap)
+            looked = self.step % watch.validation_steps == 0 or self.step == self.total
+            found = watch.validate(self.step) if looked else {}
+            figures |= found
+            if self.step % config.log_steps == 0 or found:
+                watch.log(self.step, figures)
+            if self.step % config.checkpointing_steps == 0:
+                self._save(watch)
+            if self.step % config.sample_steps == 0:
+                figures |= watch.sample(self.step)
+            yield from self._notices(watch)
+            yield Progress(self.name, self.step, self.total, figures=figures)
+            if self.team.size == 1:  # nobody else has to hear of it in the next step
+                halt = stopped.is_set() or self._time_is_up(began)
+        if self.step < self.total and not stopped.is_set():  # the time is up: what is exported is judged too
+            watch.log(self.step, watch.validate(self.step))
+        self._save(watch)
+
+    def _notices(self, watch: Watch) -> Iterator[Progress]:
+        """Tell what the watch has noticed, and have it keep what was told."""
+        for text in watch.noticed:
+            yield self.tell(text)
+        watch.noticed.clear()
+        for text in self.told:
+            watch.journal.tell(self.step, text)
+        self.told.clear()
 
     def _one_step(self, halt: bool = False) -> dict[str, float]:
         """One step of all processes; `halt` of any of them comes back as figure "halt" in all of them."""
         config = self.config
-        rows = batch_rows(len(self.data.pixels), config.batch_size, self.step, config.seed)
+        rows = self.data.rows(self.step, pictures_per_step(config), config.seed)
         generator = torch.Generator().manual_seed(self.team.seed(config.seed, self.step))
-        rate = self.learning_rate(self.step)
+        peak = METHODS[self.name].default_learning_rate
+        peak = config.learning_rate if config.learning_rate is not None else peak
+        rate = learning_rate(config, peak, self.step, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        # A loss that compares the pictures of a batch sees all of them at once.
+        passes = config.gradient_accumulation_steps if self.method.shares_batches else 1
+        figures = {"loss": 0.0}
         # The first step may compile for minutes; whoever comes later finds the result in a cache.
         in_order = self.team.leader_first() if config.compile and not self.compiled else nullcontext()
         with in_order:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                loss, figures = self.method.loss(self.team.share(rows), generator)
-            loss.backward()
+            for part in np.split(self.team.share(rows), passes):
+                loss, told = self._forward(part, generator)
+                self.scale.backward(loss / passes if passes > 1 else loss)
+                for name, value in {"loss": loss.item(), **told}.items():
+                    figures[name] = figures.get(name, 0.0) + value / passes
         self.compiled = True
         gradients = [value.grad for value in self.parameters.values() if value.grad is not None]
-        figures = self.team.average(gradients, {"loss": loss.item(), "halt": float(halt), **figures})
+        figures = self.team.average(gradients, {**figures, "halt": float(halt)})
+        self.scale.unscale(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), config.max_grad_norm)
-        if not math.isfinite(figures["loss"]) or not math.isfinite(norm.item()):
+        overflows = self.scale.enabled and not math.isfinite(norm.item())  # the scale then falls
+        if not math.isfinite(figures["loss"]) or not (math.isfinite(norm.item()) or overflows):
             raise ModelError(
                 f"loss {figures['loss']}, gradient {norm.item()} at step {self.step}: no longer finite",
                 "resume from the last checkpoint with a lower --learning-rate",
             )
-        self.optimizer.step()
+        figures |= self.scale.step(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self._follow()
-        return {**figures, "learning_rate": rate, "grad_norm": norm.item()}
+        self.average.follow(self.step)
+        return {**figures, "learning_rate": rate, **({} if overflows else {"grad_norm": norm.item()})}
 
-    def learning_rate(self, step: int) -> float:
-        """Linear rise, flat, then a cosine to zero over the last `lr_decay` of the steps."""
-        config = self.config
-        peak = config.learning_rate
-        if peak is None:
-            peak = METHODS[self.name].default_learning_rate
-        rise = min(1.0, (step + 1) / max(1, config.lr_warmup_steps))
-        tail = config.lr_decay * self.total
-        into = 0.0 if tail == 0 else max(0.0, (step - (self.total - tail)) / tail)
-        return peak * rise * 0.5 * (1 + math.cos(math.pi * min(1.0, into)))
+    def _forward(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        with torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32"):
+            return self.method.loss(rows, generator)
 
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the average towards the weights; faster in the first steps, when the weights are all new."""
-        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        if self.config.ema_decay == 0:
-            decay = 0.0
-        torch._foreach_lerp_(list(self.average.values()), list(self.parameters.values()), 1 - decay)
+    def _save(self, watch: Watch) -> None:
+        with watch.journal.phase("saving"):
+            self._save_checkpoint()
+        watch.show(self.step, self.total)
 
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """The modules carry the averaged weights inside this block."""
-        kept = {key: value.detach().clone() for key, value in self.parameters.items()}
-        self._put(self.parameters, self.average)
-        self.modules.eval()
-        try:
-            yield
-        finally:
-            self._put(self.parameters, kept)
-            self.modules.train()
-
-    @staticmethod
-    @torch.no_grad()
-    def _put(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
-        if set(targets) != set(values):
-            odd = sorted(set(targets) ^ set(values))[0]
-            raise ModelError(f"what to go on from is of another model: {odd} is on one side only")
-        for key, target in targets.items():
-            there, here = tuple(values[key].shape), tuple(target.shape)
-            if there != here:
-                raise ModelError(
-                    f"what to go on from is of another model: {key} has shape {there} there and {here} here"
-                )
-            target.copy_(values[key])  # keeps the memory layout, on which the last bits depend
-
-    def _optimizer(self) -> torch.optim.AdamW:
-        matrices = [value for value in self.parameters.values() if value.ndim > 1]
-        vectors = [value for value in self.parameters.values() if value.ndim <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": self.config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},  # decaying biases and norms only shrinks the output
-        ]
-        return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.99), fused=True)
-
-    def _save(self) -> None:
-        groups = {"weights": self.parameters, "average": self.average, "optimizer": self._optimizer_tensors()}
-        state = {
+    def _save_checkpoint(self) -> None:
+        groups = {
+            "weights": self.parameters,
+            "average": self.average.values,
+            "optimizer": optimizer_tensors(self.optimizer, self.parameters),
+        }
+        state: dict[str, Any] = {
             "step": self.step,
             "stage": self.name,
             "exact": self.exact,
             "config": self.config.to_dict(),
             "conditions": self.conditions,
         }
+        if self.scale.enabled:
+            state["loss_scale"] = self.scale.state()
         tensors = {
             name: {key: value.detach() for key, value in group.items()} for name, group in groups.items()
         }
@@ -245,14 +248,18 @@ class Stage:
             )
             checkpoints.save_handoff(Path(self.config.save_handoff), handoff)
 
-    def _optimizer_tensors(self) -> dict[str, Tensor]:
-        state = self.optimizer.state
-        return {
-            f"{kind}.{key}": state[value][kind]
-            for key, value in self.parameters.items()
-            if value in state
-            for kind in ("step", "exp_avg", "exp_avg_sq")
-        }
+    def _export(self, watch: Watch) -> Made:
+        """Write the averaged weights, and in OUTPUT/best those of the lowest validation loss."""
+        with watch.journal.phase("exporting"):
+            if watch.best is not None:
+                beside = self.config.replace(output=str(Path(self.config.output) / BEST))
+                with self.average.carried(load_best(self.folder)):
+                    best = export(beside, self.method, self.data).path
+                watch.noticed.append(
+                    f"lowest validation loss {watch.best.loss:.5g} at step {watch.best.step}, saved in {best}"
+                )
+            with self.average.carried():
+                return export(self.config, self.method, self.data)
 
     def _continue(self) -> Iterator[Progress]:
         """Take over a checkpoint or a handoff, as the config says."""
@@ -260,17 +267,16 @@ class Stage:
         if config.resume is None:
             if config.handoff is not None:
                 handoff = read_handoff(Path(config.handoff), config, self.name)
-                self._put(self.parameters, handoff.weights)
-                self._put(self.average, handoff.ema)
+                put(self.parameters, handoff.weights)
+                put(self.average.values, handoff.ema)
                 self.step, self.exact = handoff.step, False
-                notice = f"from handoff at step {self.step}; the optimizer starts anew, so not exact"
-                yield Progress(self.name, self.step, self.total, notice=notice)
+                yield self.tell(f"from handoff at step {self.step}; the optimizer starts anew, so not exact")
             return
         newest: Path | None = Path(config.resume)
         if config.resume == "latest":
             newest, torn = checkpoints.newest_checkpoint(self.checkpoints)
             for path in torn:
-                yield Progress(self.name, 0, self.total, notice=f"{path.name} is not whole, ignored")
+                yield self.tell(f"{path.name} is not whole, ignored")
         if newest is None:
             if config.method == "scratch" and not is_done(self.folder):
                 return  # an earlier stage was stopped before this one began
@@ -279,9 +285,11 @@ class Stage:
         changed = check_resumable(newest, state, config, self.name)
         other, unknown = changed_conditions(state.get("conditions", {}), self.conditions)
         changed += other
-        self._put(self.parameters, groups["weights"])
-        self._put(self.average, groups["average"])
-        self._restore_optimizer(groups["optimizer"])
+        put(self.parameters, groups["weights"])
+        put(self.average.values, groups["average"])
+        if "optimizer" not in changed:  # another one keeps other things, and starts anew
+            restore_optimizer(self.optimizer, self.parameters, groups["optimizer"])
+        self.scale.restore(state.get("loss_scale", {}))
         self.step, self.exact = state["step"], state["exact"]
         notice = f"resumed at step {self.step}"
         if unknown:
@@ -290,60 +298,34 @@ class Stage:
         if changed:
             self.exact = False
             notice += f"; changed: {', '.join(changed)}"
-        yield Progress(self.name, self.step, self.total, notice=notice)
-
-    @torch.no_grad()
-    def _restore_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
-        for key, value in self.parameters.items():
-            if f"step.{key}" not in tensors:
-                continue
-            self.optimizer.state[value] = {
-                "step": tensors[f"step.{key}"].clone(),
-                "exp_avg": torch.empty_like(value).copy_(tensors[f"exp_avg.{key}"]),
-                "exp_avg_sq": torch.empty_like(value).copy_(tensors[f"exp_avg_sq.{key}"]),
-            }
-
-    def _sample(self, prompts: tuple[str, ...]) -> dict[str, float]:
-        with self._averaged():
-            return self.method.sample(self.folder / "samples" / f"{self.step:08d}.png", prompts)
-
-    def _export(self) -> None:
-        """Write the averaged weights: parts for the next stage to OUTPUT/parts, a model to OUTPUT/model."""
-        with self._averaged():
-            parts = self.method.parts()
-            if "unet" not in parts:
-                weights.save_parts(self.parts_folder, parts)
-                return
-            weights.save_folder(
-                self.model_folder,
-                unet=parts["unet"],
-                vae=parts["vae"],
-                text_encoder=parts["text_encoder"],
-                tokenizer=parts["tokenizer"],
-                scheduler_config=parts["scheduler_config"],
-                known_words=parts["words"],
-                dtype=DTYPES[self.config.save_dtype],
-                defaults=self._defaults(),
-                overwrite=True,
-            )
-
-    def _defaults(self) -> dict[str, Any]:
-        return {
-            "family": "pocket",
-            "steps": self.config.sampling_steps,
-            "guidance_scale": self.config.guidance_scale,
-            "scheduler": "ddim",
-            "width": self.config.resolution,
-            "height": self.config.resolution,
-        }
+        yield self.tell(notice)
 
     def _time_is_up(self, began: float) -> bool:
         limit = self.config.max_train_time
         return limit is not None and time.monotonic() - began > limit * 60
 
 
+def pictures_per_step(config: TrainConfig) -> int:
+    """Pictures whose gradients make one step, of all passes and processes."""
+    return config.batch_size * config.gradient_accumulation_steps
+
+
 def planned_steps(config: TrainConfig, name: str, data: TrainingData) -> int:
     """Optimizer steps of a stage."""
-    if name == "clip" and not any(data.captions):
+    return steps_for(config, name, len(data.training_rows()), any(data.captions))
+
+
+def steps_for(config: TrainConfig, name: str, pictures: int, captioned: bool) -> int:
+    """Optimizer steps of a stage.
+
+    Args:
+        config: The run.
+        name: The stage.
+        pictures: Those that it learns from.
+        captioned: Whether any of them has a caption.
+    """
+    if name == "clip" and not captioned:
         return 0  # an unconditional model needs a text encoder to be a whole one, not a trained one
+    if config.epochs is not None:
+        return math.ceil(config.epochs * pictures / pictures_per_step(config))
     return METHODS[name].default_steps if config.max_train_steps is None else config.max_train_steps

@@ -42,6 +42,7 @@ def write_dataset(folder: Path) -> Path:
 
 
 SMALL: dict[str, Any] = {
+    "method": "scratch",
     "resolution": 32,
     "batch_size": 4,
     "max_train_steps": 6,
@@ -64,5 +65,8 @@ SMALL: dict[str, Any] = {
 
 
 def small_config(dataset: Path, output: Path, **changes: Any) -> TrainConfig:
-    """The smallest run that goes through everything."""
-    return TrainConfig(**{**SMALL, "dataset": str(dataset), "output": str(output), **changes})
+    """The smallest run that goes through everything; what the method does not look at is left out."""
+    method = changes.get("method", SMALL["method"])
+    uses = {name: described.only for name, described in TrainConfig.options().items()}
+    small = {name: value for name, value in SMALL.items() if not uses[name] or method in uses[name]}
+    return TrainConfig(**{**small, "dataset": str(dataset), "output": str(output), **changes})

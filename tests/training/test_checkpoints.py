@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,29 @@ def test_what_safetensors_cannot_write_is_a_storage_error_with_the_file_s_name(t
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_is_told_with_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real one of two megabytes: one checkpoint fits, a second does not, told before or in writing."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no right to mount a disk")
+    try:
+        large = {"a": torch.zeros(300_000)}
+        first = checkpoints.save_checkpoint(disk, 1, {"weights": large}, {}, 1)
+        with pytest.raises(StorageError, match=r"needs 1,200,000 bytes, [\d,]+ are free"):
+            checkpoints.save_checkpoint(disk, 2, {"weights": large}, {}, 1)
+        monkeypatch.setattr(durable, "check_room", lambda *_: None)
+        with pytest.raises(StorageError, match=r"no space left while writing .*checkpoint-00000002"):
+            checkpoints.save_checkpoint(disk, 2, {"weights": large}, {}, 1)
+        assert [path.name for path in disk.iterdir()] == [first.name]
+        assert checkpoints.verify_checkpoint(first)
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_handoff_drops_the_raw_weights_before_it_gets_too_large(tmp_path: Path) -> None:

@@ -28,12 +28,12 @@ def check(rows: list[dict[str, object]]) -> None:
     assert [row for row in rows if row["resumed"] != 0 or not row["same"] or row["rubbish"]] == []
     assert all(row["killed"] for row in rows), "a fault point was never reached"
     # After the first save there is a whole checkpoint at every instant, whatever was being done.
-    early = ("checkpoint.save:2",)
+    early = ("checkpoint.save:2", "best.save:2")
     assert [row for row in rows if row["survivor"] is None and row["kill"] not in early] == []
 
 
 def test_kill_and_resume(shapes: Path, tmp_path: Path) -> None:
-    check(kill(shapes, tmp_path, kills=10))
+    check(kill(shapes, tmp_path, kills=6))
 
 
 @pytest.mark.slow

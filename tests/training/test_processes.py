@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import operator
+import os
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +17,9 @@ import torch
 from safetensors.torch import load_file
 from small_run import small_config
 
+from t2i.config.files import to_toml
 from t2i.errors import ModelError, UsageError
-from t2i.training import train
+from t2i.training import processes, train
 from t2i.training.processes import Team
 
 
@@ -48,6 +54,73 @@ def test_a_process_that_has_died_is_told_without_the_places_in_torch(monkeypatch
             call()
         assert caught.value.message == "another process of this training has failed or was killed"
         assert "--resume latest" in caught.value.hint
+
+
+def test_a_process_that_ends_before_it_has_begun_is_told(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the leader would wait for it for days."""
+    monkeypatch.setattr(processes, "_follow", operator.add)  # fails at once in the new process
+    with pytest.raises(ModelError, match="has ended before it had begun") as caught:
+        list(train(small_config(shapes, tmp_path / "run", method="vae", num_processes=2)))
+    assert "--num-processes" in caught.value.hint
+    assert not torch.distributed.is_initialized()
+
+
+def test_a_launcher_decides_how_many_processes_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config(Path("unused"), Path("unused"), method="vae")
+    assert processes.launched() is None and not processes.follows()
+    monkeypatch.setenv("RANK", "1")
+    assert processes.launched() is None, "one process alone"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert processes.launched() == (1, 2) and processes.follows()
+    processes.check_processes(config)
+    with pytest.raises(UsageError, match="--num-processes 4: a launcher has started 2"):
+        processes.check_processes(config.replace(num_processes=4))
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UsageError, match="batch size 4 cannot be shared by 3"):
+        processes.check_processes(config)
+    monkeypatch.setenv("WORLD_SIZE", "many")
+    with pytest.raises(UsageError, match="are no numbers"):
+        processes.launched()
+
+
+@pytest.mark.slow
+def test_two_launched_processes_train_as_one_does(shapes: Path, tmp_path: Path) -> None:
+    """As `torchrun` and `accelerate launch` start them; without the latents' noise the figures are equal."""
+    code = (
+        "import sys, torch; torch.randn = lambda *shape, **_: torch.zeros(*shape);"
+        "from t2i.cli import run; sys.exit(run(sys.argv[1:]))"
+    )
+    settings = small_config(shapes, tmp_path, method="vae", max_train_steps=3)
+    (tmp_path / "run.toml").write_text(to_toml(settings, leave_out=("output",)))
+
+    def start(output: str, **environment: str) -> subprocess.Popen[str]:
+        arguments = ["train", "--config", str(tmp_path / "run.toml"), "--output", str(tmp_path / output)]
+        known = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *arguments], env=known,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    started = [start("both", RANK=str(rank), LOCAL_RANK=str(rank), **place) for rank in (0, 1)]
+    ended = [one.communicate(timeout=500) for one in started]
+    assert [one.returncode for one in started] == [0, 0], ended
+    assert ended[0][0].strip() == str(tmp_path / "both" / "parts") and ended[1] == ("", "")
+    alone = start("alone")
+    assert alone.communicate(timeout=500)[0] and alone.returncode == 0
+    both, single = (
+        [json.loads(line) for line in (tmp_path / name / "vae" / "metrics.jsonl").read_text().splitlines()]
+        for name in ("both", "alone")
+    )
+    assert len(both) == 3
+    for one, other in zip(both, single, strict=True):
+        for name in ("loss", "l1", "edges", "kl", "grad_norm"):
+            assert one[name] == pytest.approx(other[name], rel=1e-5), name
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(shapes: Path, tmp_path: Path) -> None:

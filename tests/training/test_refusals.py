@@ -22,7 +22,7 @@ Refused = Callable[..., T2IError]
 def refused(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refused:
     """Begin a run, which must fail and leave everything as it was."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("t2i.training.load_pixels", lambda *_: pytest.fail("decoding had begun"))
+    monkeypatch.setattr("t2i.training.load_data", lambda *_: pytest.fail("decoding had begun"))
 
     def begin(dataset: Path = shapes, **changes: Any) -> T2IError:
         before = sorted(tmp_path.rglob("*"))
@@ -77,6 +77,19 @@ def test_a_model_without_the_parts_of_the_stage_is_not_passed_over(
     weights.write_bytes(weights.read_bytes()[:-1])
     message = refused(method="vae", model="old/model").message
     assert message.startswith("old/model/vae/diffusion_pytorch_model.safetensors is cut short")
+
+
+def test_an_autoencoder_that_does_not_divide_the_pictures(
+    refused: Refused, tmp_path: Path, tiny_pocket: Path
+) -> None:
+    config = json.loads((tiny_pocket / "vae" / "config.json").read_text())
+    shutil.copytree(tiny_pocket, tmp_path / "old")
+    config["block_out_channels"] *= 6
+    (tmp_path / "old" / "vae" / "config.json").write_text(json.dumps(config))
+    factor = 2 ** (len(config["block_out_channels"]) - 1)
+    error = refused(method="unet", model="old", resolution=40)
+    assert error.message == f"--resolution 40: this VAE shrinks pictures by {factor}"
+    assert error.hint == f"give a multiple of it, such as {factor}"
 
 
 def test_a_checkpoint_that_does_not_fit(refused: Refused, tmp_path: Path) -> None:

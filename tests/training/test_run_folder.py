@@ -186,7 +186,7 @@ def test_a_handoff_of_another_stage_or_shape_is_refused_before_the_work(tmp_path
     assert caught.value.hint == "give --method unet"
     with pytest.raises(ModelError, match="was made with unet_heads 2, this run asks for 4"):
         check_folder(config(tmp_path / "run", method="unet", handoff=str(path), unet_heads=4))
-    check_folder(config(tmp_path / "run", method="unet", handoff=str(path), batch_size=8, text_width=32))
+    check_folder(config(tmp_path / "run", method="unet", handoff=str(path), batch_size=8))
     with pytest.raises(T2IError, match="--handoff continues one stage") as caught:
         config(tmp_path / "run", handoff=str(path))
     assert caught.value.exit_code == 2

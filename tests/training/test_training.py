@@ -20,7 +20,7 @@ from small_run import small_config
 from t2i.checkpoints import Handoff, list_checkpoints, save_handoff
 from t2i.config import GenerateConfig, TrainConfig
 from t2i.errors import Interrupted, ModelError, StorageError, UsageError
-from t2i.methods import METHODS
+from t2i.methods import METHODS, SCRATCH
 from t2i.pipeline import generate
 from t2i.training import Progress, train
 from t2i.training.start import start_parts
@@ -110,7 +110,7 @@ def test_stopping_and_resuming_changes_no_bit(shapes: Path, finished: Path, tmp_
     with pytest.raises(Interrupted, match="step 4 of 6, checkpoint saved"):
         list(progress)
     with pytest.raises(StorageError, match="already holds a run"):
-        run(shapes, output, method="clip", train_text_encoder=True)
+        run(shapes, output, method="clip")
     events = run(shapes, output, resume="latest", train_text_encoder=True)
     assert any("resumed at step 4" in event.notice for event in events)
     assert digests(output / "model") == digests(finished / "model")
@@ -165,15 +165,15 @@ def test_captions_that_are_cut_are_told_once(shapes: Path, tmp_path: Path) -> No
 
 
 def test_a_stage_writes_what_it_announces(finished: Path) -> None:
-    announced = {name for method in METHODS.values() for name in method.results}
+    announced = {name for stage in SCRATCH for name in METHODS[stage].results}
     written = {f"parts/{path.name}" for path in (finished / "parts").iterdir()} | {"model"}
     assert announced == written
 
 
 def test_resuming_with_another_shape_or_data_order_is_refused(shapes: Path, tmp_path: Path) -> None:
     run(shapes, tmp_path, method="vae")
-    with pytest.raises(ModelError, match="made with batch_size 4, this run asks for 8"):
-        run(shapes, tmp_path, method="vae", resume="latest", batch_size=8)
+    with pytest.raises(ModelError, match="made with seed 0, this run asks for 1"):
+        run(shapes, tmp_path, method="vae", resume="latest", seed=1)
     with pytest.raises(ModelError, match="made with vae_channels"):
         run(shapes, tmp_path, method="vae", resume="latest", vae_channels=(4, 16))
 
@@ -183,7 +183,12 @@ def test_training_longer_is_allowed_and_recorded(shapes: Path, tmp_path: Path) -
     assert json.loads((tmp_path / "vae" / "done.json").read_text())["exact"]
     events = run(shapes, tmp_path, method="vae", resume="latest", max_train_steps=8)
     assert any("changed: max_train_steps" in event.notice for event in events)
-    assert json.loads((tmp_path / "vae" / "done.json").read_text()) == {"step": 8, "exact": False}
+    other: dict[str, Any] = {"optimizer": "muon", "batch_size": 2, "max_train_steps": 10}
+    events = run(shapes, tmp_path, method="vae", resume="latest", **other)
+    assert any("changed: max_train_steps, batch_size, optimizer" in event.notice for event in events)
+    kept = load_file(sorted((tmp_path / "vae" / "checkpoints").iterdir())[-1] / "optimizer.safetensors")
+    assert {name.split(".")[0] for name in kept} == {"momentum_buffer", "step", "exp_avg", "exp_avg_sq"}
+    assert json.loads((tmp_path / "vae" / "done.json").read_text()) == {"step": 10, "exact": False}
 
 
 def test_resuming_from_what_is_no_checkpoint_says_so(shapes: Path, tmp_path: Path) -> None:

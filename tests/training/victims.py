@@ -27,7 +27,7 @@ from t2i.training import train
 
 STEPS = 12
 POINTS = ["checkpoint.save:2", "checkpoint.save:5", "folder.before_rename:3", "file.before_rename:9"]
-POINTS += ["checkpoint.rotate:1", "checkpoint.rotate:3"]
+POINTS += ["checkpoint.rotate:1", "checkpoint.rotate:3", "best.save:2", "page.write:2"]
 
 
 def fork(dataset: Path, output: Path, resume: bool, fault: str = "") -> int:
@@ -41,6 +41,7 @@ def fork(dataset: Path, output: Path, resume: bool, fault: str = "") -> int:
         config = small_config(
             dataset, output, method="unet", max_train_steps=STEPS, checkpointing_steps=2, sample_steps=1000,
             checkpoints_total_limit=1, train_text_encoder=True, resume="latest" if resume else None,
+            validation_split=0.2, memorisation_samples=2,
         )  # fmt: skip
         for _ in train(config):
             pass
@@ -56,9 +57,10 @@ def ended(child: int) -> int:
 
 
 def digest(output: Path) -> str:
-    """One hash over the trained weights and average of the last checkpoint, and the model folder."""
+    """One hash over the trained weights and average of the last checkpoint, the best, and the models."""
     last = list_checkpoints(output / "unet" / "checkpoints")[-1]
     files = [*sorted(last.glob("*.safetensors")), *sorted((output / "model").rglob("*.safetensors"))]
+    files += [output / "unet" / "best.safetensors", *sorted((output / "best").rglob("*.safetensors"))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
