@@ -84,6 +84,7 @@ class Method(Protocol):
     default_steps: ClassVar[int]
     default_learning_rate: ClassVar[float]
     pocket_learning_rate: ClassVar[float]  # for small base models; methods without a base have no use for it
+    pocket_steps: ClassVar[int | None]  # likewise; None = the default
     shares_batches: ClassVar[bool]  # the gradient of a batch is the mean of the gradients of its parts
     results: ClassVar[tuple[str, ...]]  # what the stage writes in the run folder when it ends
     builds_on: ClassVar[tuple[str, ...]]  # parts that must be there, trained

@@ -88,6 +88,7 @@ class TrainClassifier:
     default_steps: ClassVar[int] = 2000
     default_learning_rate: ClassVar[float] = 3e-4
     pocket_learning_rate: ClassVar[float] = 1e-3
+    pocket_steps: ClassVar[int | None] = None
     shares_batches: ClassVar[bool] = True
     results: ClassVar[tuple[str, ...]] = ("parts/classifier",)
     builds_on: ClassVar[tuple[str, ...]] = ()

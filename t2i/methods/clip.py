@@ -36,6 +36,7 @@ class TrainCLIP:
     default_steps: ClassVar[int] = 2000
     default_learning_rate: ClassVar[float] = 1e-3
     pocket_learning_rate: ClassVar[float] = 1e-3
+    pocket_steps: ClassVar[int | None] = None
     shares_batches: ClassVar[bool] = False  # every caption is contrasted with the whole batch
     results: ClassVar[tuple[str, ...]] = ("parts/clip", "parts/text_encoder", "parts/tokenizer")
     builds_on: ClassVar[tuple[str, ...]] = ()

@@ -46,6 +46,7 @@ class DenoisingMethod:
     default_steps: ClassVar[int] = 1000
     default_learning_rate: ClassVar[float] = 1e-4
     pocket_learning_rate: ClassVar[float] = 1e-3
+    pocket_steps: ClassVar[int | None] = None  # where pocket needs another number of steps
     shares_batches: ClassVar[bool] = True
     results: ClassVar[tuple[str, ...]]
     builds_on: ClassVar[tuple[str, ...]] = ()

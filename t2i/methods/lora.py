@@ -27,6 +27,7 @@ class TrainLoRA(DenoisingMethod):
     name: ClassVar[str] = "lora"
     default_learning_rate: ClassVar[float] = 1e-4
     pocket_learning_rate: ClassVar[float] = 1e-3
+    pocket_steps: ClassVar[int | None] = 400  # after twice as many, other things begin to suffer
     results: ClassVar[tuple[str, ...]] = ("lora.safetensors",)
 
     def adapt(self) -> None:

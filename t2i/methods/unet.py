@@ -38,6 +38,7 @@ class TrainUNet:
     default_steps: ClassVar[int] = 20_000
     default_learning_rate: ClassVar[float] = 1e-3
     pocket_learning_rate: ClassVar[float] = 1e-3
+    pocket_steps: ClassVar[int | None] = None
     shares_batches: ClassVar[bool] = True
     results: ClassVar[tuple[str, ...]] = ("model",)
     builds_on: ClassVar[tuple[str, ...]] = ("vae", "text_encoder", "tokenizer")

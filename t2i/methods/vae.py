@@ -31,6 +31,7 @@ class TrainVAE:
     default_steps: ClassVar[int] = 4000
     default_learning_rate: ClassVar[float] = 1e-3
     pocket_learning_rate: ClassVar[float] = 1e-3
+    pocket_steps: ClassVar[int | None] = None
     shares_batches: ClassVar[bool] = True
     results: ClassVar[tuple[str, ...]] = ("parts/vae",)
     builds_on: ClassVar[tuple[str, ...]] = ()

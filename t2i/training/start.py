@@ -22,7 +22,7 @@ SMALL_BATCH = 8  # pictures per step on pocket; large models take one
 
 
 def settled(config: TrainConfig) -> TrainConfig:
-    """The config with what its base model says where nothing was given: size, steps, guidance, batch, rate.
+    """The config with what its base model says where nothing was given: size, guidance, batch, rate, steps.
 
     Raises:
         ModelError: There is no such model, or it cannot be used.
@@ -39,6 +39,7 @@ def settled(config: TrainConfig) -> TrainConfig:
         "learning_rate": rate,
         "guidance_scale": defaults.guidance_scale,
         "sampling_steps": defaults.steps,
+        "max_train_steps": method.pocket_steps if small and config.epochs is None else None,
     }
     uses = {name: described.only for name, described in config.options().items()}
     wanted = [name for name in found if not uses[name] or config.method in uses[name]]

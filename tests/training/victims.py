@@ -41,7 +41,7 @@ def fork(dataset: Path, output: Path, resume: bool, fault: str = "") -> int:
         config = small_config(
             dataset, output, method="unet", max_train_steps=STEPS, checkpointing_steps=2, sample_steps=1000,
             checkpoints_total_limit=1, train_text_encoder=True, resume="latest" if resume else None,
-            validation_split=0.2, memorisation_samples=2,
+            validation_split=0.2, memorisation_samples=0,
         )  # fmt: skip
         for _ in train(config):
             pass
