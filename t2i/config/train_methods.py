@@ -176,12 +176,12 @@ class TrainConfig(RunOptions):
                 if getattr(self, name) is None:
                     object.__setattr__(self, name, value)  # a frozen dataclass has no other way
         super().__post_init__()
+        self._check_uses()
         if self.grow_vae and (self.model is None or self.freeze_encoder):
             raise UsageError(
                 "--grow-vae takes layers over from a VAE and trains the whole",
                 "give --model a folder with a vae, and leave --freeze-encoder out",
             )
-        self._check_uses()
         if self.method in OWN_PARTS:
             self._check_shapes()
         else:
