@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from t2i import diffusion
 from t2i.config import TrainConfig
 from t2i.dataset import Pictures, batch_rows
 
@@ -133,6 +134,17 @@ def update_digest(digest: hashlib._Hash, state: Mapping[str, Tensor]) -> None:
     """Add the names and values of weights to a digest, whatever their order and device."""
     for name, value in sorted(state.items()):
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+
+
+def draw_timesteps(
+    config: TrainConfig, alphas_cumprod: Tensor, count: int, generator: torch.Generator
+) -> Tensor:
+    """Timesteps of the noise of `count` pictures, int64 (count,), as --timestep-sampling says."""
+    if config.timestep_sampling == "uniform":
+        return torch.randint(len(alphas_cumprod), (count,), generator=generator)
+    return diffusion.logit_normal_timesteps(
+        count, alphas_cumprod, config.logit_mean, config.logit_std, generator
+    )
 
 
 def norm_groups(channels: Sequence[int]) -> int:

@@ -8,6 +8,7 @@ for subclasses to say.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,10 +24,11 @@ from t2i.config import TrainConfig
 from t2i.dataset import cached_table
 from t2i.devices import EXACT_FAMILIES, set_attention, trains_in_bf16
 from t2i.errors import ModelError
+from t2i.families import Denoiser
 from t2i.families.prompts import prompt_chunks
 from t2i.guidance import classifier_free_guidance
 from t2i.latents import decode, initial_noise, spatial_factor
-from t2i.methods.base import TrainingData
+from t2i.methods.base import TrainingData, draw_timesteps
 from t2i.methods.sheet import SHEET_SEED, save_sheet, sheet_captions
 from t2i.methods.tables import cached_latents, cached_prompts
 from t2i.sampling import denoise, initial_latents
@@ -39,7 +41,7 @@ SHEET_COLUMNS = 8
 LEAST_SHEET = 4
 
 
-class DenoisingMethod:
+class DenoisingMethod(ABC):
     """A UNet, a VAE and text encoders of which some learn. Subclasses say which in `adapt` and `learning`."""
 
     name: ClassVar[str]
@@ -98,13 +100,13 @@ class DenoisingMethod:
 
     # What a subclass decides.
 
+    @abstractmethod
     def adapt(self) -> None:
         """Put in what learns, and let it learn; everything else is frozen already."""
-        raise NotImplementedError
 
+    @abstractmethod
     def learning(self) -> dict[str, nn.Module]:
         """The modules that have something to learn, under their part names."""
-        raise NotImplementedError
 
     def captions_of(self, data: TrainingData) -> list[str]:
         """What each picture is called in training."""
@@ -161,7 +163,7 @@ class DenoisingMethod:
         noise = torch.randn(original.shape, generator=generator)
         if self.config.noise_offset > 0:
             noise += self.config.noise_offset * torch.randn(*noise.shape[:2], 1, 1, generator=generator)
-        timesteps = self._timesteps(len(original), generator)
+        timesteps = draw_timesteps(self.config, self.alphas_cumprod, len(original), generator)
         dropped = torch.rand(len(original), generator=generator).numpy() < self._caption_dropout()
         captions = np.where(dropped, self.nothing, captions)
         added = noise
@@ -189,6 +191,7 @@ class DenoisingMethod:
 
     def before_forward(self, generator: torch.Generator) -> None:
         """Called in each step after everything else was drawn."""
+        return  # most methods draw nothing more
 
     def sample(self, path: Path, prompts: Sequence[str]) -> dict[str, float]:
         """Above what the base drew, below what it draws now: same prompts, same noise."""
@@ -232,17 +235,22 @@ class DenoisingMethod:
             latents = initial_latents(noise.to(self.device), scheduler)
             pictures = np.array(chosen) % len(self.data.pixels)
 
-            def denoiser(noisy: Tensor, timestep: Tensor, cond=cond, away=away, pictures=pictures) -> Tensor:  # type: ignore[no-untyped-def]
-                given = self.predict(noisy, timestep, cond, pictures)
-                if self.config.guidance_scale == 1:
-                    return given
-                without = self.predict(noisy, timestep, away, pictures)
-                return classifier_free_guidance(given, without, self.config.guidance_scale)
-
-            for step in denoise(denoiser, scheduler, latents, generators):
+            for step in denoise(self._guided(cond, away, pictures), scheduler, latents, generators):
                 latents = step.latents
             drawn.append(decode(self.vae, latents).float().clamp(-1, 1).cpu())
         return torch.cat(drawn)
+
+    def _guided(self, cond: Conditioning, away: Conditioning, pictures: np.ndarray) -> Denoiser:
+        """The network with guidance, as a function of latents and timestep."""
+
+        def denoiser(noisy: Tensor, timestep: Tensor) -> Tensor:
+            given = self.predict(noisy, timestep, cond, pictures)
+            if self.config.guidance_scale == 1:
+                return given
+            without = self.predict(noisy, timestep, away, pictures)
+            return classifier_free_guidance(given, without, self.config.guidance_scale)
+
+        return denoiser
 
     # Prompts.
 
@@ -286,14 +294,6 @@ class DenoisingMethod:
     def _caption_dropout(self) -> float:
         learns = any(module.training for module in self.learning().values())
         return self.config.caption_dropout if learns else 0.0
-
-    def _timesteps(self, count: int, generator: torch.Generator) -> Tensor:
-        config = self.config
-        if config.timestep_sampling == "uniform":
-            return torch.randint(len(self.alphas_cumprod), (count,), generator=generator)
-        return diffusion.logit_normal_timesteps(
-            count, self.alphas_cumprod, config.logit_mean, config.logit_std, generator
-        )
 
     def _checkpoint_gradients(self) -> None:
         self.unet.enable_gradient_checkpointing()

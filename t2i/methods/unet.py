@@ -22,7 +22,7 @@ from t2i.config import TrainConfig
 from t2i.devices import trains_in_bf16
 from t2i.errors import ModelError
 from t2i.guidance import classifier_free_guidance
-from t2i.methods.base import TrainingData, norm_groups
+from t2i.methods.base import TrainingData, draw_timesteps, norm_groups
 from t2i.methods.clip import cut_captions, tokenize, words_of
 from t2i.methods.compilation import compiled
 from t2i.methods.sheet import SHEET_SEED, save_sheet, sheet_captions
@@ -97,7 +97,7 @@ class TrainUNet:
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         original = torch.from_numpy(self.latents[self.data.views(rows)]).float()  # (B, C, h, w)
         noise = torch.randn(original.shape, generator=generator)
-        timesteps = self._timesteps(len(rows), generator)
+        timesteps = draw_timesteps(self.config, self.alphas_cumprod, len(rows), generator)
         dropout = self.config.caption_dropout if self.unet.training else 0.0
         dropped = torch.rand(len(rows), generator=generator) < dropout
         tokens = torch.where(dropped[:, None], self.no_caption, self.tokens[torch.from_numpy(rows)])
@@ -115,14 +115,6 @@ class TrainUNet:
             weight = diffusion.min_snr_weight(alpha_bar, self.config.snr_gamma, self.config.prediction_type)
             error = error * weight.to(self.device)
         return error.mean(), {"mse": plain}
-
-    def _timesteps(self, count: int, generator: torch.Generator) -> Tensor:
-        config = self.config
-        if config.timestep_sampling == "uniform":
-            return torch.randint(len(self.alphas_cumprod), (count,), generator=generator)
-        return diffusion.logit_normal_timesteps(
-            count, self.alphas_cumprod, config.logit_mean, config.logit_std, generator
-        )
 
     def sample(self, path: Path, prompts: Sequence[str]) -> dict[str, float]:
         prompts = list(prompts) or sheet_captions(self.data.captions)
