@@ -20,11 +20,14 @@ class Conditioning:
         prompt_embeds: Text encoder output, (B, L, D). L is chunks x places of one chunk.
         pooled_prompt_embeds: One vector a prompt, (B, P); SDXL only.
         unet_kwargs: Further arguments of the UNet call, each (B, ...), such as control residuals.
+        time_ids: Sizes and crops of training pictures, (B, 6), as `Pictures.time_ids` gives them; SDXL only.
+            None: the pictures are whole and of the size that is drawn.
     """
 
     prompt_embeds: Tensor
     pooled_prompt_embeds: Tensor | None = None
     unet_kwargs: Mapping[str, Tensor] = field(default_factory=dict)
+    time_ids: Tensor | None = None
 
     def __len__(self) -> int:
         """Batch size B."""
@@ -38,6 +41,7 @@ class Conditioning:
             self.prompt_embeds[index],
             None if pooled is None else pooled[index],
             {name: value[index] for name, value in self.unet_kwargs.items()},
+            None if self.time_ids is None else self.time_ids[index],
         )
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Conditioning:
@@ -47,6 +51,7 @@ class Conditioning:
             self.prompt_embeds.to(device, dtype),
             None if pooled is None else pooled.to(device, dtype),
             {name: value.to(device, dtype) for name, value in self.unet_kwargs.items()},
+            None if self.time_ids is None else self.time_ids.to(device, dtype),
         )
 
 
@@ -65,10 +70,14 @@ def join(parts: Sequence[Conditioning]) -> Conditioning:
     present = [item for item in pooled if item is not None]
     if len(present) not in (0, len(pooled)):
         raise ValueError("conditionings with and without a pooled embedding cannot share a batch")
+    sizes = [part.time_ids for part in parts if part.time_ids is not None]
+    if len(sizes) not in (0, len(parts)):
+        raise ValueError("conditionings with and without sizes cannot share a batch")
     return Conditioning(
         torch.cat([part.prompt_embeds for part in parts]),
         torch.cat(present) if present else None,
         {name: torch.cat([part.unet_kwargs[name] for part in parts]) for name in first.unet_kwargs},
+        torch.cat(sizes) if sizes else None,
     )
 
 

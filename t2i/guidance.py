@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from t2i.errors import UsageError
@@ -32,3 +35,27 @@ def classifier_free_guidance(cond: Tensor, uncond: Tensor, guidance_scale: float
     if guidance_scale == 1:
         return cond
     return uncond + guidance_scale * (cond - uncond)
+
+
+def guidance_by_row(cond: Tensor, uncond: Tensor, guidance_scales: Sequence[float]) -> Tensor:
+    """`classifier_free_guidance` with a scale for each picture of a batch; every row has the same bits.
+
+    Args:
+        cond: Model output given the prompts, (B, C, h, w).
+        uncond: Model output given the negative prompts, same shape and dtype.
+        guidance_scales: B numbers, each above 1.
+
+    Returns:
+        Guided output, (B, C, h, w).
+
+    Raises:
+        UsageError: A scale is not above 1: such a row has no unconditional side.
+    """
+    if len(set(guidance_scales)) == 1:
+        return classifier_free_guidance(cond, uncond, guidance_scales[0])
+    if not all(scale > 1 for scale in guidance_scales):
+        raise UsageError(f"guidance scales {[*guidance_scales]}: pictures of one batch need them above 1")
+    # A number times a half-precision tensor is computed in fp32 and rounded once: so here, too.
+    scales = torch.tensor(guidance_scales, dtype=torch.float32, device=cond.device)
+    scales = scales.to(torch.promote_types(torch.float32, cond.dtype)).view(-1, *[1] * (cond.ndim - 1))
+    return uncond + (scales * (cond - uncond)).to(cond.dtype)

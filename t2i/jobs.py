@@ -23,6 +23,8 @@ class Job:
         prompt_index: Which prompt of the run, from 0.
         image_index: k, counted within the prompt, from 0.
         seed: Start noise; the prompt's seed + k.
+        negative_prompt: Instead of the run's.
+        guidance_scale: Instead of the run's; both on (above 1) or both off.
     """
 
     index: int
@@ -30,6 +32,8 @@ class Job:
     prompt_index: int
     image_index: int
     seed: int
+    negative_prompt: str | None = None
+    guidance_scale: float | None = None
 
     def name_fields(self) -> dict[str, object]:
         """What `t2i.naming.plan_paths` may put into a file name."""

@@ -62,10 +62,13 @@ class Room:
         self.model = model
         self.device: torch.device = model.unet.device
         self.offloading = False
-        self._networks = (model.unet, model.vae, *model.family.parts.text_encoders)
         self._thrift: dict[tuple[int | None, int | None], Thrift] = {}
         if offloading and can_offload(self.device):
             self.offload()
+
+    @property
+    def _networks(self) -> tuple[Any, ...]:
+        return (*self.model.denoising, self.model.vae, *self.model.family.parts.text_encoders)
 
     def thrift(self, config: GenerateConfig) -> Thrift:
         """What has been given up for pictures of the size of a settled config."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from t2i import devices, latents, memory, recipes, sampling, schedulers
+from t2i.conditioning import Conditioning, join
 from t2i.config import GenerateConfig
 from t2i.config.loras import read_tags
 from t2i.devices import Runtime
@@ -29,7 +30,7 @@ from t2i.weights import Adapters, LoadedModel
 if TYPE_CHECKING:
     import numpy as np
 
-    from t2i.conditioning import Conditioning
+MOST_ENCODED = 64  # prompts: of SDXL 20 MB
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class Easel:
         progress: Told of every step.
         room: Of the model.
         adapters: Prompt → what the model carries while it is drawn; whoever calls sees to that.
+        encoded: The latest prompts, and what the UNet is told of them.
     """
 
     config: GenerateConfig
@@ -116,19 +118,22 @@ class Easel:
     progress: Progress
     room: Room
     adapters: Mapping[str, Adapters] = field(default_factory=dict)
+    encoded: dict[tuple[str, str, str], Conditioning] = field(default_factory=dict)
 
     def denoise(self, jobs: Sequence[Job]) -> torch.Tensor:
         """The denoised latents of one batch of prompts that need equally many chunks, (B, C, h, w)."""
-        family, device, uncond = self.model.family, self.runtime.device, None
-        assert self.config.guidance_scale
+        family, uncond = self.model.family, None
+        own = [self.own_config(job) for job in jobs]
+        scales = [config.guidance_scale or 1.0 for config in own]
+        carried = str(self.adapters.get(jobs[0].prompt, Adapters()).identity())
         with computing(self.runtime):
-            with self.room.computing(*family.parts.text_encoders):
-                cond = family.encode_prompts([read_tags(job.prompt)[0] for job in jobs]).to(device)
-                if self.config.guidance_scale > 1:
-                    negative = [self.config.negative_prompt] * len(jobs)
-                    uncond = family.encode_negative_prompts(negative).to(device)
-            with self.room.computing(self.model.unet):
-                return self._denoise(jobs, cond, uncond)
+            prompts = [read_tags(job.prompt)[0] for job in jobs]
+            cond = self._encode(family.encode_prompts, prompts, carried)
+            if max(scales) > 1:
+                negative = [config.negative_prompt for config in own]
+                uncond = self._encode(family.encode_negative_prompts, negative, carried)
+            with self.room.computing(*self.model.denoising):
+                return self._denoise(jobs, cond, uncond, scales)
 
     def decode(self, jobs: Sequence[Job], final: torch.Tensor, steps: set[str]) -> list[Picture | Failed]:
         """The pictures of denoised latents (B, C, h, w); `steps` of `memory.STEPS` have been given up."""
@@ -144,10 +149,38 @@ class Easel:
                 outcomes.append(self._picture(job, outcome, placed, steps))
         return outcomes
 
-    def _denoise(self, jobs: Sequence[Job], cond: Conditioning, uncond: Conditioning | None) -> torch.Tensor:
+    def _encode(
+        self, encode: Callable[[list[str]], Conditioning], prompts: Sequence[str], carried: str
+    ) -> Conditioning:
+        """What the UNet is told of each prompt, (B, ...); what was encoded lately is not encoded again."""
+        keys = [(encode.__name__, carried, prompt) for prompt in prompts]
+        missing = {key: key[-1] for key in keys if key not in self.encoded}
+        if missing:
+            with self.room.computing(*self.model.family.parts.text_encoders):
+                found = {key: encode([prompt]).to(self.runtime.device) for key, prompt in missing.items()}
+            self.encoded.update(found)
+        told = join([self.encoded[key] for key in keys])
+        while len(self.encoded) > MOST_ENCODED:
+            del self.encoded[next(iter(self.encoded))]
+        return told
+
+    def own_config(self, job: Job) -> GenerateConfig:
+        """What one picture is drawn with."""
+        own = {"negative_prompt": job.negative_prompt, "guidance_scale": job.guidance_scale}
+        own = {name: value for name, value in own.items() if value is not None}
+        alone = {"prompts": (job.prompt,), "seed": job.seed, "num_images": 1, "batch_size": None}
+        return self.config.replace(**alone, **own)
+
+    def _denoise(
+        self,
+        jobs: Sequence[Job],
+        cond: Conditioning,
+        uncond: Conditioning | None,
+        scales: Sequence[float],
+    ) -> torch.Tensor:
         config, model, device = self.config, self.model, self.runtime.device
-        assert config.steps and config.width and config.height and config.guidance_scale
-        denoiser = model.family.denoiser(cond, uncond, config.guidance_scale, config.width, config.height)
+        assert config.steps and config.width and config.height
+        denoiser = model.family.denoiser(cond, uncond, scales, config.width, config.height)
         scheduler = schedulers.make_scheduler(config.scheduler, model.scheduler_config)
         schedulers.set_timesteps(scheduler, config.steps, device)
         noise, generators = latents.initial_noise(
@@ -178,8 +211,7 @@ class Easel:
             runtime["vae_retried"] = decoded.retried
             notes.append(f"decoded once more, in fp32, because it was {decoded.retried}")
         identity = {"id": self.model.id, "family": self.model.family.name, "files": self.hashes}
-        own = self.config.replace(prompts=(job.prompt,), seed=job.seed, num_images=1, batch_size=None)
-        recipe = recipes.make_recipe(own, placed, identity, runtime, pixels_sha256(pixels))
+        recipe = recipes.make_recipe(self.own_config(job), placed, identity, runtime, pixels_sha256(pixels))
         recipe |= self.adapters.get(job.prompt, Adapters()).recorded()
         if decoded.flat:
             recipe["image"]["flat"] = True

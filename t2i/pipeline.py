@@ -1,8 +1,9 @@
 """One config → pictures with recipes. Everything above (doors, training's samples) draws through here.
 
-Pictures are independent of each other: each has its own generator, its own conditioning, and shares a batch
-only with prompts of the same LoRAs and as many chunks as its own. What a batch shape may still change is
-rounding; the shape is in the recipe, `redraw` repeats it, and `deterministic` has but one: a batch of one.
+Pictures are independent of each other: each has its own generator, its own conditioning and guidance, and
+shares a batch only with prompts of the same LoRAs and as many chunks as its own. What a batch shape may
+still change is rounding; the shape is in the recipe, `redraw` repeats it, and `deterministic` has but one: a
+batch of one.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ def generate_each(
     tell(f"{model.id}: {runtime.reason}; {config.scheduler}, {config.steps} steps, batches of {size}")
     carry = partial(weights.use_adapters, model, tell=warn or tell)
     carry(adapters[jobs[0].prompt] if jobs else Adapters())  # their tokens decide how long a prompt is
-    groups = _that_may_share(jobs, model, adapters)
+    groups = _that_may_share(jobs, model, adapters, config)
     progress = Progress(on_step, sum(-(-len(group) // size) for group in groups))
     easel = Easel(config, model, runtime, weights.hash_files(model.files), progress, room, adapters)
     try:
@@ -255,14 +256,17 @@ def _runtime_of(model: LoadedModel, config: GenerateConfig, room: Room) -> Runti
 
 
 def _that_may_share(
-    jobs: Sequence[Job], model: LoadedModel, adapters: Mapping[str, Adapters]
+    jobs: Sequence[Job], model: LoadedModel, adapters: Mapping[str, Adapters], config: GenerateConfig
 ) -> list[list[Job]]:
-    """Jobs in groups that may share a batch: of the same LoRAs, and of prompts that need as many chunks."""
+    """Jobs in groups that may share a batch: same LoRAs, as many chunks of both prompts, guidance or not."""
     kinds = {
         prompt: (str(own.identity()), model.family.count_chunks(read_tags(prompt)[0]))
         for prompt, own in adapters.items()
     }
-    groups: dict[tuple[str, int], list[Job]] = {}
+    groups: dict[tuple[tuple[str, int], int], list[Job]] = {}
     for job in jobs:
-        groups.setdefault(kinds[job.prompt], []).append(job)
+        scale = config.guidance_scale if job.guidance_scale is None else job.guidance_scale
+        negative = config.negative_prompt if job.negative_prompt is None else job.negative_prompt
+        chunks = 0 if scale == 1 else model.family.count_chunks(negative)
+        groups.setdefault((kinds[job.prompt], chunks), []).append(job)
     return list(groups.values())

@@ -21,6 +21,8 @@ RECIPE_VERSION = 1
 MAX_RECIPE_BYTES = 60_000  # an EXIF or XMP block of a JPEG holds 64 KiB
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
+CONTROL = ("controlnet", "control_image")  # settings that name one file or folder
+
 Recipe = dict[str, Any]
 
 
@@ -58,6 +60,7 @@ def make_recipe(
         pixels_sha256: Of the uint8 pixels before they are encoded.
     """
     identity = base_name(str(model["id"]))
+    places = {name: getattr(config, name) for name in CONTROL if getattr(config, name) is not None}
     return {
         "t2i": __version__,
         "recipe": RECIPE_VERSION,
@@ -66,6 +69,7 @@ def make_recipe(
             "model": identity,
             "lora": [without_folders(text) for text in config.lora],
             "embedding": [without_folders(text) for text in config.embedding],
+            **{name: without_folders(text) or name for name, text in places.items()},
         },
         "image": {
             "index": placed.index,
@@ -149,6 +153,9 @@ def config_of(recipe: Mapping[str, Any]) -> GenerateConfig:
             raise StorageError(f"the recipe cannot be used: {name} is {str(value)[:40]!r}")
     for name in {"lora", "embedding"} & values.keys():  # a recipe that names folders is not t2i's
         values[name] = [without_folders(text) for text in values[name]]
+    for name in CONTROL:
+        if values.get(name) is not None:
+            values[name] = without_folders(values[name]) or name
     try:
         return GenerateConfig.from_dict(values)
     except UsageError as error:
@@ -182,6 +189,7 @@ def to_parameters(recipe: Mapping[str, Any]) -> str:
 
     config, model = recipe["config"], recipe["model"]
     row = find_row(config["scheduler"])
+    control = recipe.get("control")
     hashes = [  # of the whole checkpoint, or of the UNet in a model folder
         digest
         for name, digest in sorted(model["files"].items())
@@ -196,6 +204,7 @@ def to_parameters(recipe: Mapping[str, Any]) -> str:
         "Model hash": hashes[0][:10] if hashes else None,
         "Model": model["id"],
         "Lora": ", ".join(f"{row['file']} x{row['scale']:g}" for row in recipe.get("loras", ())) or None,
+        "ControlNet 0": f"Model: {control['controlnet']}, Weight: {control['scale']:g}" if control else None,
         "Version": f"t2i {recipe['t2i']}",
     }
     last = ", ".join(f"{name}: {_quote(value)}" for name, value in entries.items() if value is not None)
@@ -281,6 +290,7 @@ def to_lines(recipe: Mapping[str, Any]) -> list[str]:
         "model": f"{model.get('id')} ({model.get('family')}, {len(inside(model, 'files', dict))} files)",
         "loras": "; ".join(_shown(row, "scale", "format") for row in _rows(recipe, "loras")),
         "embeddings": "; ".join(_shown(row, "token", "format") for row in _rows(recipe, "embeddings")),
+        "control": _shown_control(inside(recipe, "control", dict)),
         "batch": f"row {recipe['image'].get('batch_position')} of {recipe['image'].get('batch_shape')}",
         "machine": ", ".join(
             f"{name} {value}" for name, value in runtime.items() if not isinstance(value, dict)
@@ -295,6 +305,19 @@ def _rows(recipe: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     """The LoRAs or embeddings of a recipe; nobody checked what is in one."""
     found = recipe.get(name)
     return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+
+
+def _shown_control(entry: Mapping[str, Any]) -> str:
+    """ "edges (scale 1.0) follows dog.png (64 x 64, sha256 0123456789)"."""
+    if not entry:
+        return ""
+    size = entry.get("image_size")
+    sides = " x ".join(map(str, size)) if isinstance(size, list) else "?"
+    kind = f"the {entry['kind']} of " if entry.get("kind") else ""
+    return (
+        f"{entry.get('controlnet')} (scale {entry.get('scale')}) follows {kind}{entry.get('image')} "
+        f"({sides}, sha256 {str(entry.get('image_sha256'))[:10]})"
+    )
 
 
 def _shown(row: Mapping[str, Any], *names: str) -> str:

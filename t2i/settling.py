@@ -8,6 +8,7 @@ from typing import Any
 from t2i import schedulers, weights
 from t2i.catalog import Defaults
 from t2i.config import GenerateConfig
+from t2i.config.controls import check_control_shape
 
 SIZES = ("steps", "guidance_scale", "width", "height")
 
@@ -34,15 +35,25 @@ def preview(config: GenerateConfig) -> GenerateConfig:
     """`settle` before anything is loaded or downloaded: what cannot be known yet stays None.
 
     Raises:
-        ModelError: There is no such model, or its folder cannot be used.
+        ModelError: There is no such model, or its folder cannot be used, or a ControlNet does not fit it.
+        UsageError: The control picture has another shape.
     """
     source = weights.resolve_model(config.model)
     if source.path is not None:
-        return settle(config, source.defaults, source.inspection.scheduler_config)
-    if source.known is None:
-        return config
-    sized = _sized(config, source.known.defaults)
-    return sized.replace(scheduler=config.scheduler or source.known.defaults.scheduler)
+        settled = settle(config, source.defaults, source.inspection.scheduler_config)
+    elif source.known is not None:
+        settled = _sized(config, source.known.defaults)
+        settled = settled.replace(scheduler=config.scheduler or source.known.defaults.scheduler)
+    else:
+        settled = config
+    control = weights.find_control(settled)
+    if control is not None:
+        if settled.width is not None and settled.height is not None:
+            check_control_shape(control.image.name, control.size, settled.width, settled.height)
+        if source.path is not None and isinstance(source.inspection.contents, weights.Layout):
+            configs = source.inspection.contents.configs
+            weights.check_fits(control.folder, configs["unet"], configs["vae"], source.id)
+    return settled
 
 
 def rehearse(config: GenerateConfig) -> GenerateConfig:

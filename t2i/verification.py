@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from t2i import images, recipes
 from t2i.catalog import ASSETS
-from t2i.config import GenerateConfig
+from t2i.config import GenerateConfig, flag_of
 from t2i.config.loras import LoraSpec, parse_lora, read_tags, without_folders
-from t2i.errors import ModelError, StorageError, T2IError, UsageError
+from t2i.errors import ModelError, ResourceError, StorageError, T2IError, UsageError
 
 if TYPE_CHECKING:
     from t2i.weights import Adapters, ModelSource
@@ -62,6 +62,8 @@ def verify(
     device: str | None = None,
     lora: Sequence[str] = (),
     embedding: Sequence[str] = (),
+    controlnet: str | None = None,
+    control_image: str | None = None,
 ) -> Verdict:
     """Hash every file anew that was read, draw the picture again as it was drawn, and compare.
 
@@ -71,6 +73,8 @@ def verify(
         device: Another device than the recorded one.
         lora: Where LoRAs of the recipe are, if not where their names lead.
         embedding: The same of textual inversions.
+        controlnet: The same of its ControlNet.
+        control_image: The same of the picture that it follows.
 
     Raises:
         StorageError: No recipe, or a damaged picture.
@@ -85,7 +89,8 @@ def verify(
     name = model or str(recipe["model"].get("id"))
     source = find_model(name, given=model is not None)
     runtime = pipeline.recorded_runtime(recipe, device)
-    config = with_places(recipes.config_of(recipe), lora, embedding).replace(model=name)
+    config = with_places(recipes.config_of(recipe), lora, embedding, controlnet, control_image)
+    config = config.replace(model=name)
     adapters = find_adapters(config)
     added = weights.hash_files(adapters.files, fresh=True)
     try:
@@ -144,7 +149,9 @@ def find_model(name: str, given: bool) -> ModelSource:
 
 
 def recorded_files(recipe: Mapping[str, Any]) -> Any:
-    """Name → SHA-256 of every file of a recipe: of its model, LoRAs ("lora NAME") and textual inversions."""
+    """Name → SHA-256 of every file of a recipe: of its model, LoRAs ("lora NAME"), textual inversions, and of
+    its ControlNet ("controlnet/config.json") with the picture that it follows ("control image").
+    """
     files = recipe["model"].get("files")
     if not isinstance(files, dict) or not files:
         return files
@@ -153,18 +160,29 @@ def recorded_files(recipe: Mapping[str, Any]) -> Any:
         for row in rows if isinstance(rows, list) else ():
             if isinstance(row, dict):
                 added[f"{kind} {row.get('file')}"] = row.get("sha256")
+    control = recipe.get("control")
+    if isinstance(control, dict):
+        own = control.get("files")
+        added |= {f"controlnet/{file}": sha for file, sha in own.items()} if isinstance(own, dict) else {}
+        added["control image"] = control.get("image_sha256")
     return {**files, **added}
 
 
 def with_places(
-    config: GenerateConfig, lora: Sequence[str] = (), embedding: Sequence[str] = ()
+    config: GenerateConfig,
+    lora: Sequence[str] = (),
+    embedding: Sequence[str] = (),
+    controlnet: str | None = None,
+    control_image: str | None = None,
 ) -> GenerateConfig:
-    """The config of a recipe, with paths in place of the names of LoRAs and textual inversions.
+    """The config of a recipe, with paths in place of the names of its files.
 
     Args:
         config: Of one picture.
         lora: Paths of files that it names, also in tags of its prompt.
         embedding: The same of textual inversions.
+        controlnet: Path of the ControlNet; there is but one, so it may have another name.
+        control_image: The same of the picture that it follows.
 
     Raises:
         UsageError: A file that it does not name, or a scale beside one.
@@ -184,11 +202,16 @@ def with_places(
         if not any(_stem(own) == _stem(text) for own in embeddings):
             raise UsageError(f"--embedding {text}: the recipe has no such file", _named(config.embedding, ()))
         embeddings = [text if _stem(own) == _stem(text) else own for own in embeddings]
-    return config.replace(lora=(*map(str, specs), *extra), embedding=tuple(embeddings))
+    places = {"controlnet": controlnet, "control_image": control_image}
+    single = {name: place for name, place in places.items() if place is not None}
+    for name, place in single.items():
+        if getattr(config, name) is None:
+            raise UsageError(f"{flag_of(name)} {place}: the picture was made without a ControlNet")
+    return config.replace(lora=(*map(str, specs), *extra), embedding=tuple(embeddings), **single)
 
 
 def changed_adapters(recipe: Mapping[str, Any], config: GenerateConfig) -> tuple[str, ...]:
-    """Names of LoRAs and textual inversions that are not those of the recipe.
+    """Names of LoRAs, textual inversions and files of control that are not those of the recipe.
 
     Raises:
         ModelError: One is not here.
@@ -203,7 +226,7 @@ def changed_adapters(recipe: Mapping[str, Any], config: GenerateConfig) -> tuple
 
 
 def find_adapters(config: GenerateConfig) -> Adapters:
-    """The LoRAs and textual inversions of one picture, which its recipe names without their folders.
+    """What one picture uses besides its model, which its recipe names without folders.
 
     Raises:
         ModelError: One is not here.
@@ -212,9 +235,10 @@ def find_adapters(config: GenerateConfig) -> Adapters:
 
     try:
         return weights.find_adapters(config, "".join(config.prompts[:1]))
-    except ModelError as error:
-        hint = f"{error.hint}; say where it is with --lora or --embedding PATH" if error.hint else ""
-        raise ModelError(error.message, hint) from error
+    except ResourceError as error:
+        options = "--lora, --embedding, --controlnet or --control-image"
+        hint = f"{error.hint}; say where it is with {options} PATH" if error.hint else ""
+        raise type(error)(error.message, hint) from error
 
 
 def _stem(path: str) -> str:

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from t2i.diffusion import training_target
 from t2i.errors import UsageError
-from t2i.guidance import classifier_free_guidance
+from t2i.guidance import classifier_free_guidance, guidance_by_row
 from t2i.sampling import Step, denoise, initial_latents, noise_levels
 from t2i.schedulers import SCHEDULERS, Row, make_scheduler, set_timesteps
 
@@ -285,3 +285,16 @@ def test_guidance_moves_every_channel_and_one_is_off() -> None:
     for scale_below in (0, 0.99, -1, float("nan")):
         with pytest.raises(UsageError, match="at least 1"):
             classifier_free_guidance(cond, uncond, scale_below)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_every_row_has_the_bits_of_its_own_guidance_scale(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    cond, uncond = (torch.randn(4, 4, 8, 8, generator=generator).to(dtype) for _ in range(2))
+    scales = [1.1, 3.3, 7.7, 30.1]  # none of them is a number of bf16
+    together = guidance_by_row(cond, uncond, scales)
+    for row, scale in enumerate(scales):
+        alone = classifier_free_guidance(cond[row : row + 1], uncond[row : row + 1], scale)
+        assert torch.equal(together[row : row + 1], alone) and together.dtype == dtype
+    with pytest.raises(UsageError, match="above 1"):
+        guidance_by_row(cond, uncond, [1, 2, 3, 4])

@@ -32,12 +32,16 @@ from typing import Self
 THINGS = ("dog", "cat", "car", "rose", "guitar", "apple", "rabbit", "panda", "bicycle", "trumpet")
 COLOURS = ("red", "green", "blue", "yellow", "white", "black", "pink", "brown", "orange", "purple")
 EVERY = 100  # pictures between two looks at the memory
+MOST_RATIO, MOST_CHANGE = 1.05, 3.0  # of the times; of the memory since the first look, in percent
 WARM_BATCHES = 2
 
 
 def prompts(count: int) -> list[str]:
-    """`count` prompts with a thing and a background each."""
-    return [f"a {THINGS[k % 10]} on a {COLOURS[k // 10 % 10]} background" for k in range(count)]
+    """`count` prompts with two things and a background each; the first thousand differ."""
+    return [
+        f"a {THINGS[k % 10]} above a {THINGS[k // 100 % 10]} on a {COLOURS[k // 10 % 10]} background"
+        for k in range(count)
+    ]
 
 
 class Runner:
@@ -179,8 +183,8 @@ def compare(count: int, model: str, batch_size: int, block: int) -> dict[str, ob
         last = drawing.run_until(count)
         tail = drawing.finish()
         ratios = [mine / bare for mine, bare in zip(*seconds.values(), strict=True)]
-        memory = drawing.memory_mb
-        first = min(memory) if memory else None
+        ratio, memory = statistics.median(ratios), drawing.memory_mb
+        changes = {number: 100 * (used / memory[min(memory)] - 1) for number, used in memory.items()}
         return {
             "prompts": count,
             "model": model,
@@ -190,18 +194,16 @@ def compare(count: int, model: str, batch_size: int, block: int) -> dict[str, ob
             "block": block,
             "batch_s": round(statistics.median(seconds[drawing]) / block, 5),
             "bare_s": round(statistics.median(seconds[alone]) / block, 5),
-            "ratio_median": round(statistics.median(ratios), 4),
+            "ratio_median": round(ratio, 4),
+            "ratio_holds": ratio <= MOST_RATIO,
             "ratio_quartiles": [round(at, 4) for at in statistics.quantiles(ratios, n=4)[::2]],
             "ratio_least_most": [round(min(ratios), 4), round(max(ratios), 4)],
             "ratio_of_sums": round(sum(seconds[drawing]) / sum(seconds[alone]), 4),
             "last_pictures_s": round(last, 2),
             "after_last_picture_s": round(tail, 2),
             "memory_mb": {number: round(used, 1) for number, used in memory.items()},
-            "memory_change_percent": {
-                number: round(100 * (used / memory[first] - 1), 2) for number, used in memory.items()
-            }
-            if first is not None
-            else None,
+            "memory_change_percent": {number: round(change, 2) for number, change in changes.items()},
+            "memory_holds": max(map(abs, changes.values())) <= MOST_CHANGE if len(changes) > 1 else None,
         }
 
 

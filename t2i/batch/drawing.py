@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from t2i import durable, images
 from t2i.batch.manifest import Manifest, Record
-from t2i.batch.plan import BatchJob
+from t2i.batch.plan import BatchJob, in_common
 from t2i.batch.writing import Writer
 from t2i.config import GenerateConfig
 from t2i.errors import OutOfMemory, StorageError, T2IError, UsageError
@@ -99,8 +99,8 @@ def draw_batch(
     """Draw pictures; a thread saves each and writes its line of the manifest while the next are drawn.
 
     However it ends, what was drawn is written first; where it is killed, at most a batch is drawn again, and
-    another one's first step. Close it (`contextlib.closing`) before the manifest
-    where it may not be read to its end.
+    another one's first step. Close it (`contextlib.closing`) before the manifest where it may not be read to
+    its end.
 
     Args:
         todo: What is missing.
@@ -158,10 +158,11 @@ def draw_batch(
 
 
 def group_jobs(jobs: Sequence[BatchJob]) -> list[list[BatchJob]]:
-    """Pictures by config, those of one model one after the other, else in the order of the file."""
-    groups: dict[tuple[Any, ...], dict[GenerateConfig, list[BatchJob]]] = {}
+    """Pictures by what a batch has in common, those of one model together, else in the order of the file."""
+    groups: dict[tuple[Any, ...], dict[tuple[Any, ...], list[BatchJob]]] = {}
     for job in jobs:
-        groups.setdefault(_model_key(job.config), {}).setdefault(job.config, []).append(job)
+        key = in_common(job.config), str(job.problem)
+        groups.setdefault(_model_key(job.config), {}).setdefault(key, []).append(job)
     return [group for of_model in groups.values() for group in of_model.values()]
 
 
@@ -179,7 +180,7 @@ def draw_group(
     tell: Callable[[str], None] | None,
     warn: Callable[[str], None] | None = None,
 ) -> Iterator[Outcome]:
-    """Each picture of one config, or why there is none, with its share of the seconds of its batch.
+    """Each picture of a group of `group_jobs`, or why there is none, with its share of its batch's seconds.
 
     Raises:
         _Stopped: When `limits` says so.
@@ -199,7 +200,10 @@ def draw_group(
     while waiting:
         left = {job.index: job for job in waiting.pop()}
         flight, shared, share = _Flight(limits), frozenset[int](), 0.0
-        jobs = [Job(job.index, job.prompt, 0, 0, job.seed) for job in left.values()]
+        jobs = [
+            Job(job.index, job.prompt, 0, 0, job.seed, job.config.negative_prompt, job.config.guidance_scale)
+            for job in left.values()
+        ]
         began = time.perf_counter()
         try:
             config, on_step = group[0].config, flight.on_step

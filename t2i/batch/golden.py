@@ -165,6 +165,7 @@ def _settings(job: BatchJob) -> dict[str, Any]:
     }
     files = {"lora": job.config.lora, "embedding": job.config.embedding}
     settings |= {name: [*map(without_folders, texts)] for name, texts in files.items() if texts}
+    settings |= {name: without_folders(str(settings[name])) for name in recipes.CONTROL if name in settings}
     return {**settings, "model": recipes.base_name(job.config.model)}
 
 

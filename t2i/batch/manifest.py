@@ -30,6 +30,7 @@ RUN = "batch.json"
 TEMPORARY = re.compile(
     re.escape(durable.TEMPORARY_PREFIX) + r"[0-9a-f]{32}-.+\.(png|jpe?g|webp|json|html)", re.I
 )
+HEAD = b'{"job":'
 KINDS: dict[str, Any] = {
     "job": str, "status": str, "line": int, "seed": int, "prompt": str, "file": str | None,
     "sha256": str | None, "seconds": int | float, "error": str | None,
@@ -80,7 +81,7 @@ def open_manifest(folder: Path, wait: bool = False) -> Iterator[Manifest]:
         wait: While another process has the folder, wait instead of refusing.
 
     Raises:
-        StorageError: Another process works in it, or it cannot be written.
+        StorageError: Another process works in it, it cannot be written, or its manifest is another program's.
     """
     path = folder / MANIFEST
     try:
@@ -107,12 +108,13 @@ def read_records(folder: Path) -> Records:
     """Job id → its last line. Lines that are not of a manifest are passed over, a missing file is empty.
 
     Raises:
-        StorageError: The file cannot be read.
+        StorageError: The file cannot be read, or is another program's.
     """
     path = folder / MANIFEST
     records: Records = {}
     try:
         with open(path, "rb") as file:
+            _refuse_others(path, file.peek(len(HEAD)))
             for line in file:
                 record = _parse(line)
                 if record is not None:
@@ -224,6 +226,7 @@ def _mend(descriptor: int, path: Path) -> None:
     """Cut off a last line that a kill tore."""
     try:
         data = path.read_bytes()
+        _refuse_others(path, data)
         if data and not data.endswith(b"\n"):
             os.ftruncate(descriptor, data.rfind(b"\n") + 1)
             os.fsync(descriptor)
@@ -231,8 +234,18 @@ def _mend(descriptor: int, path: Path) -> None:
         raise durable.storage_error(path, error) from error
 
 
+def _refuse_others(path: Path, data: bytes) -> None:
+    """Refuse a file that does not begin as a manifest; many programs call one of theirs so."""
+    if not HEAD.startswith(data[: len(HEAD)]):
+        raise StorageError(f"{path} is no manifest of t2i batch", "choose another --output")
+
+
 def _remove_leftovers(folder: Path) -> None:
-    """Delete what was half written when an earlier run was killed; the lock says that nobody writes."""
-    for path in folder.rglob(durable.TEMPORARY_PREFIX + "*"):
-        if TEMPORARY.fullmatch(path.name) and path.is_file():
-            path.unlink(missing_ok=True)
+    """Delete what was half written when an earlier run was killed; the lock says that nobody writes.
+
+    Folders inside with a manifest of their own are another batch's, which may be writing.
+    """
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not Path(place, name, MANIFEST).exists()]
+        for name in filter(TEMPORARY.fullmatch, names):
+            Path(place, name).unlink(missing_ok=True)

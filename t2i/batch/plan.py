@@ -1,9 +1,9 @@
 """Which pictures a prompt file asks for: the id, the settled config and the file name of each.
 
 The id of a picture is the SHA-256 of all that shapes it: prompt, seed, settled config, model (of one on this
-machine the hashes of its files, of a Hub model its id and revision), LoRAs and textual inversions (by their
-hashes), and of the name that its line gives it. Batch size, order of the lines and place in the file are not
-in it. A picture that is asked for twice is drawn once.
+machine the hashes of its files, of a Hub model its id and revision), LoRAs, textual inversions, ControlNet
+and control picture (by their hashes), and of the name that its line gives it. Batch size, order of the lines
+and place in the file are not in it. A picture that is asked for twice is drawn once.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ BY_CONTENT = (
     "lora",
     "lora_scale",
     "embedding",
+    "controlnet",
+    "control_image",
+    "control_scale",
+    "control_kind",
 )  # in the id by what is in the files, and only where there are some
 LABEL_LENGTH, AXES_LENGTH = 48, 24  # with line, seed and id a name stays below 120 bytes
 
@@ -44,11 +48,11 @@ class BatchJob:
         label: What a report calls its line.
         prompt: Wildcards picked.
         seed: Its own.
-        config: Settled, without prompt and seed; equal for pictures that may share a batch.
+        config: Settled, without prompt and seed.
         file: Path inside the folder, with /.
         owned: The file is this job's by the manifest, and may be replaced.
         problem: Why it cannot be drawn, where that is known before the model is loaded.
-        adapters: What tells its LoRAs and textual inversions from others; see `adapters_identity`.
+        adapters: What tells its LoRAs, embeddings and ControlNet from others; see `adapters_identity`.
     """
 
     id: str
@@ -119,6 +123,12 @@ def plan_batch(
     return jobs
 
 
+def in_common(config: GenerateConfig) -> tuple[Any, ...]:
+    """What pictures of one batch share: all but the negative prompt and how strong the guidance is."""
+    scale = config.guidance_scale
+    return config.replace(negative_prompt="", guidance_scale=None), scale is None, scale == 1
+
+
 def in_shard(job: BatchJob, shard: tuple[int, int] | None) -> bool:
     """Whether a job belongs to part K of N, which depends on its id alone."""
     return shard is None or int(job.id, 16) % shard[1] == shard[0] - 1
@@ -151,18 +161,19 @@ def estimate(
         folder: Of the pictures.
         workers: That draw at once, each as fast as those that drew `done`; None: nobody knows.
     """
-    measured: dict[GenerateConfig, list[tuple[float, int]]] = {}
+    measured: dict[tuple[Any, ...], list[tuple[float, int]]] = {}
     for job in done:
         seconds = records[job.id].get("seconds")
         if isinstance(seconds, (int, float)):
-            measured.setdefault(job.config, []).append((seconds, (folder / job.file).stat().st_size))
-    if not todo or any(job.config not in measured for job in todo):
+            rows = measured.setdefault(in_common(job.config), [])
+            rows.append((seconds, (folder / job.file).stat().st_size))
+    if not todo or any(in_common(job.config) not in measured for job in todo):
         return None
     means = {
         config: (sum(row[0] for row in rows) / len(rows), sum(row[1] for row in rows) / len(rows))
         for config, rows in measured.items()
     }
-    seconds, size = (sum(means[job.config][which] for job in todo) for which in (0, 1))
+    seconds, size = (sum(means[in_common(job.config)][which] for job in todo) for which in (0, 1))
     return Estimate(None if workers is None else seconds / min(workers, len(todo)), round(size))
 
 
@@ -186,7 +197,7 @@ class _Settling:
 
     def settle(self, config: GenerateConfig) -> _Settled:
         tags = read_tags(config.prompts[0])[1]
-        key = (config.lora, config.lora_scale, config.embedding, tags)
+        key = (*(getattr(config, name) for name in BY_CONTENT), tags)
         if key not in self.adapted:
             try:
                 self.adapted[key] = adapters_identity(config, config.prompts[0])
@@ -237,7 +248,7 @@ def identity(model: str) -> str:
 
 
 def adapters_identity(config: GenerateConfig, prompt: str) -> str:
-    """What tells the LoRAs and textual inversions of a picture from others, as JSON.
+    """What tells the LoRAs, textual inversions and ControlNet of a picture from others, as JSON.
 
     Raises:
         UsageError: See `t2i.weights.find_adapters`.

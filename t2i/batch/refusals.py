@@ -1,7 +1,8 @@
 """What no run on this machine can draw of a prompt file whose every value is allowed: found before it begins.
 
-A device that is not here, steps that a scheduler has not, a prompt that no recipe has room for. Reads no
-weights, and imports torch only where a line names a device, a scheduler or steps.
+A device that is not here, steps that a scheduler has not, a prompt that no recipe has room for, options
+that do not go together. Reads no weights, and imports torch only where a line names a device, a scheduler
+or steps.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from t2i import recipes, weights
+from t2i.batch.plan import BatchJob
 from t2i.config import GenerateConfig
-from t2i.errors import ModelError, T2IError
+from t2i.errors import ModelError, T2IError, UsageError
 from t2i.promptfiles import Entry, Mistake
 from t2i.recipes import MAX_RECIPE_BYTES
 from t2i.settling import check_steps, settle
@@ -19,32 +21,39 @@ SHORT = MAX_RECIPE_BYTES // 16
 """Characters of a prompt that surely fit: JSON writes one in at most six bytes, and the settings are few."""
 
 
-def find_refusals(entries: Iterable[Entry], metadata: str) -> list[Mistake]:
+def find_refusals(
+    entries: Iterable[Entry], jobs: Iterable[BatchJob], metadata: str, is_shared: bool = False
+) -> list[Mistake]:
     """Each of them once, with its first line; without a line where it is about all of them.
 
     Args:
         entries: Of the prompt file.
+        jobs: Their pictures; what planning them has met counts where it is about options.
         metadata: As `images.save` has it.
+        is_shared: Whether workers draw, each on a device of its own.
     """
-    lines: dict[tuple[str, str], list[int]] = {}
+    lines: dict[tuple[str, str], dict[int, None]] = {}
     known: dict[GenerateConfig, T2IError | None] = {}
     every: set[int] = set()
     for entry in entries:
         every.add(entry.line)
         settings = entry.config.replace(prompts=(), negative_prompt="", seed=None, num_images=1)
         if settings not in known:
-            known[settings] = _refusal(settings)
+            known[settings] = _refusal(settings, is_shared)
         for error in (known[settings], _too_long(entry.config) if metadata == "full" else None):
             if error is not None:
-                found = lines.setdefault((error.message, error.hint), [])
-                if entry.line not in found[-1:]:
-                    found.append(entry.line)
-    return [_mistake(message, hint, found, len(every)) for (message, hint), found in lines.items()]
+                lines.setdefault((error.message, error.hint), {})[entry.line] = None
+    for job in jobs:
+        if isinstance(job.problem, UsageError):
+            lines.setdefault((job.problem.message, job.problem.hint), {})[job.line] = None
+    return [_mistake(message, hint, sorted(found), len(every)) for (message, hint), found in lines.items()]
 
 
-def _refusal(config: GenerateConfig) -> T2IError | None:
+def _refusal(config: GenerateConfig, is_shared: bool) -> T2IError | None:
     """Why settings cannot be drawn with here; what is wrong with a model is told elsewhere."""
     try:
+        if config.device != "auto" and is_shared:
+            return UsageError(f"--device {config.device}: --devices decides that", "leave one of them away")
         if config.device != "auto":
             from t2i.devices import pick_device
 

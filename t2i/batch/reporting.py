@@ -11,9 +11,9 @@ from typing import Any
 from t2i import durable
 from t2i.batch.golden import Golden, read_golden, update_golden
 from t2i.batch.junit import check_replaceable, render_junit
-from t2i.batch.manifest import Records
+from t2i.batch.manifest import MANIFEST, RUN, Records
 from t2i.batch.plan import BatchJob
-from t2i.batch.report import check_room, write_report
+from t2i.batch.report import OURS, check_room, write_report
 from t2i.batch.rows import Row, other_rows, rows_of
 from t2i.batch.verdicts import Comparison, compare
 from t2i.config.batch import BatchConfig
@@ -55,7 +55,7 @@ class Reporting:
             pictures = len({job.id for job in self.every} | records.keys())
             check_room(self.folder, self.every, pictures, self.config.overwrite)
         if self.config.junit is not None:
-            check_replaceable(Path(self.config.junit), self.config.overwrite)
+            self._check_junit(Path(self.config.junit))
         self._golden()
 
     def finish(self, records: Records, left: Collection[str]) -> list[T2IError]:
@@ -90,6 +90,13 @@ class Reporting:
             wrong = f"{comparison.differences} pictures are not as {self.config.expect} has them"
             failures.append(DifferentError(wrong, "--update-golden accepts what was drawn"))
         return failures
+
+    def _check_junit(self, path: Path) -> None:
+        check_replaceable(path, self.config.overwrite)
+        folder, place = self.folder.resolve(), path.resolve()
+        name = place.relative_to(folder).as_posix() if place.is_relative_to(folder) else ""
+        if name in {MANIFEST, RUN, *(job.file for job in self.every)} or OURS.fullmatch(name):
+            raise StorageError(f"--junit {path} is the name of another file of this run", "choose another")
 
     def _golden(self) -> Golden | None:
         """The expected pictures; None where nobody asks for them, or there are none to be replaced."""

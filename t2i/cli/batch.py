@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from t2i import batch, environment
+from t2i import batch, environment, naming
 from t2i.batch import BatchJob, Estimate
 from t2i.batch.manifest import MANIFEST
 from t2i.cli import drawing
@@ -22,15 +22,18 @@ from t2i.cli.door import notice, raise_all
 from t2i.cli.options import config_command
 from t2i.config import GenerateConfig
 from t2i.config.batch import BatchConfig
-from t2i.errors import Interrupted, OutOfMemory, PartialError, ResourceError, T2IError
-from t2i.promptfiles import Entry, PromptFile, PromptFileError, PromptOptions, parse_prompt_file
+from t2i.errors import Interrupted, OutOfMemory, PartialError, ResourceError, StorageError, T2IError
+from t2i.promptfiles import PromptFile, PromptFileError, PromptOptions, parse_prompt_file
 from t2i.promptfiles.sources import format_of, read_bytes
 
 SECONDS_BETWEEN_LINES = 30.0
 AGAIN = "the same command goes on with the rest"
 
 
-@config_command(GenerateConfig, also=BatchConfig, skip=("prompts",), none_means="the model's")
+@config_command(
+    GenerateConfig, also=BatchConfig, skip=("prompts",), none_means="the model's",
+    defaults={"seed": "from the prompt and --run-seed"},
+)  # fmt: skip
 def command(
     given: dict[str, Any],
     config: BatchConfig,
@@ -53,14 +56,17 @@ def command(
     environment.prepare(offline=config.offline, quiet=not config.verbose)
     if config.is_shared:
         batch.check_crew(config)
-    if config.dry_run:
-        plan = Plan.make(parsed, batch.read_records(folder), folder, config)
-        plan.refuse()
-        plan.show()
-        return
-    is_new = not (folder / MANIFEST).exists()
-    if is_new:  # then before anything is written
-        refuse(parsed, parsed.entries, config)
+    if config.dry_run or not (folder / MANIFEST).exists():  # refusing before anything is written
+        try:
+            records = batch.read_records(folder)
+            plan = Plan.make(parsed, records, folder, config)
+            plan.refuse(records)
+        except StorageError:
+            if config.dry_run or not (folder / MANIFEST).exists():
+                raise  # else another process has begun here meanwhile, and we look again when it is our turn
+        if config.dry_run:
+            plan.show()
+            return
     with batch.open_manifest(folder, config.wait) as manifest, stop_softly() as stopping:
         kept = batch.kept_run_seed(folder) if config.run_seed is None else None
         if kept is None:
@@ -68,9 +74,7 @@ def command(
         elif kept != parsed.run_seed:  # a process that we waited for has drawn one
             parsed = parse(kept)
         plan = Plan.make(parsed, manifest.records, folder, config)
-        if not is_new:
-            plan.refuse()
-        plan.reporting.check(manifest.records)
+        plan.refuse(manifest.records)
         plan.tell()
         plan.draw(manifest, batch.Limits(config.most_failures, stopping))
 
@@ -88,17 +92,6 @@ def _parser(file: str, config: BatchConfig, defaults: dict[str, Any]) -> Callabl
             raise
 
     return parse
-
-
-def refuse(parsed: PromptFile, entries: Iterable[Entry], config: BatchConfig) -> None:
-    """Refuse lines that cannot be drawn on this machine, as mistakes of the file.
-
-    Raises:
-        UsageError: There are such lines.
-    """
-    found = batch.find_refusals(entries, config.metadata)
-    if found:
-        raise_all(PromptFileError(parsed.source, found).each())
 
 
 @contextmanager
@@ -174,10 +167,20 @@ class Plan:
             "estimated_bytes": self.estimate.size_bytes if self.estimate else None,
         }
 
-    def refuse(self) -> None:
-        """Refuse what is to be drawn and cannot be, before anything is drawn; see `refuse`."""
+    def refuse(self, records: batch.Records) -> None:
+        """Refuse, before anything is drawn, what cannot be drawn on this machine and what is in the way.
+
+        Raises:
+            UsageError: There are such lines, mistakes of the file.
+            StorageError: A file or folder that may not be written, or a golden file that cannot be read.
+        """
         lines = {job.line for job in self.todo}
-        refuse(self.parsed, (entry for entry in self.parsed.entries if entry.line in lines), self.config)
+        entries = [entry for entry in self.parsed.entries if entry.line in lines]
+        found = batch.find_refusals(entries, self.todo, self.config.metadata, self.config.is_shared)
+        if found:
+            raise_all(PromptFileError(self.parsed.source, found).each())
+        naming.check_writable([self.folder / MANIFEST])
+        self.reporting.check(records)
 
     def show(self) -> None:
         """`--dry-run`.

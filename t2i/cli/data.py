@@ -19,11 +19,13 @@ def check(given: dict[str, Any], door: DataOutputConfig) -> int:
     """Find everything that is wrong with a folder of captioned pictures.
 
     Decodes every picture whole: damaged, tiny, huge and odd ones, copies and near-copies, also between train/
-    and val/; captions that are missing, too long or for nothing; names and links that lead astray. The folder
-    is only read. `--fix OUT` writes a clean copy. Exit code 1 if there are problems.
+    and val/; captions that are missing, too long or for nothing; names and links that lead astray. The
+    dataset is only read; parquet and webdataset files and datasets of the Hub are unpacked once, in the
+    user's cache. `--fix OUT` writes a clean copy. Exit code 1 if there are problems.
     """
     config = DataCheckConfig.from_dict(given)
     from t2i import datacheck, images
+    from t2i.dataset import unpack
     from t2i.naming import check_free, picture_format
 
     if config.fix is not None:
@@ -31,9 +33,11 @@ def check(given: dict[str, Any], door: DataOutputConfig) -> int:
     if door.sheet is not None:
         picture_format(Path(door.sheet))
         check_free(Path(door.sheet), door.overwrite)
-    if config.model is not None:
-        environment.prepare(offline=True)
-    checked = datacheck.check(config, _progress(sys.stderr.isatty()))
+    environment.prepare(offline=config.offline or Path(config.folder).exists())
+    packed = datacheck.packed_dataset(config)
+    for told in () if packed is None else unpack(packed):
+        notice(told)
+    checked = datacheck.check(config, _progress(sys.stderr.isatty()), packed)
     report = checked.report
     if config.fix is not None:
         fixed = datacheck.write_fixed(checked, Path(config.fix), config.alpha_background)

@@ -26,7 +26,7 @@ How a command file uses it (`t2i/cli/paint.py`, then one row in `t2i.cli.COMMAND
 - `positional` names the tuple or plain field that is given without a flag.
 - `skip` names fields that are no option of this command.
 - `none_means` is what help shows for a `None` default whose help text has no "default: ..." of its own.
-- `defaults` replaces every default in help (`replay` shows "the picture's").
+- `defaults` replaces every default in help (`replay` shows "the picture's"), or those of the fields it names.
 - `config_file` adds `--config FILE`: a TOML file of the same options, over which the command line wins.
 - The function returns None (exit code 0) or an exit code, and raises `T2IError` for everything else.
 """
@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
@@ -71,7 +71,7 @@ def config_command(
     positional: str | None = None,
     skip: Collection[str] = (),
     none_means: str = "",
-    defaults: str | None = None,
+    defaults: str | Mapping[str, str] | None = None,
     config_file: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: put the options of `config_class` before a command's own; see the module docstring."""
@@ -108,7 +108,7 @@ def _parameters(
     skip: Collection[str],
     positional: str | None,
     none_means: str,
-    defaults: str | None,
+    defaults: str | Mapping[str, str] | None,
     negatable: bool,
 ) -> tuple[list[inspect.Parameter], Callable[[dict[str, Any]], dict[str, Any]]]:
     """The parameters of a config's fields, and a function that takes their values out of Typer's."""
@@ -131,18 +131,19 @@ def _parameters(
     return made, read
 
 
-def describe(item: Field[Any], none_means: str = "", defaults: str | None = None) -> str:
+def describe(item: Field[Any], none_means: str = "", defaults: str | Mapping[str, str] | None = None) -> str:
     """The help of one field: what it is, what is allowed, and its default.
 
     Args:
         item: A dataclass field made by `t2i.config.option`.
         none_means: Shown as the default where the field's default is None and its help names none.
-        defaults: Shown as the default instead of the field's.
+        defaults: Shown as the default instead of the field's; a mapping says of which fields.
     """
     described: Option = item.metadata["option"]
     text, _, own_default = described.help.partition("; default: ")
     allowed = _allowed(described)
-    default = defaults or own_default or _default(item, none_means)
+    told = defaults.get(item.name) if isinstance(defaults, Mapping) else defaults
+    default = told or own_default or _default(item, none_means)
     return text + (f" ({allowed})" if allowed else "") + (f" [default: {default}]" if default else "")
 
 

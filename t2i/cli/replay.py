@@ -14,7 +14,8 @@ from t2i.config.output import OutputConfig
 from t2i.errors import StorageError, UsageError
 
 SAME_PIXELS = {"model"}  # says where the model is; every other option asks for another picture
-PLACES = ("lora", "embedding")  # so do these, where they name the files of the recipe
+# So do these, where they name the files of the recipe.
+PLACES = ("lora", "embedding", "controlnet", "control_image")
 
 
 @config_command(GenerateConfig, also=OutputConfig, skip=("prompts",), defaults="the picture's")
@@ -28,7 +29,8 @@ def command(
     """Draw a picture again from its own recipe, with any setting changed.
 
     Without changes the picture is made in its recorded batch shape, so that it comes out the same. A recipe
-    holds the names of LoRAs and embeddings, not their folders: --lora and --embedding say where they are.
+    holds the names of LoRAs, embeddings, ControlNet and control picture, not their folders: --lora,
+    --embedding, --controlnet and --control-image say where they are.
     """
     from t2i import images, recipes, verification
 

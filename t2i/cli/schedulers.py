@@ -28,6 +28,8 @@ SHEET_NAME = "{slug}-{seed}-schedulers.png"
 def command(given: dict[str, Any], door: CompareOutputConfig) -> None:
     """List the sampling methods for --scheduler, or compare them on a prompt.
 
+    Models of rectified flow run with those that have "yes" under "flow"; the others refuse them.
+
     With --compare, every scheduler draws the prompt from the same start noise with each number of --steps,
     and is measured against a 1000-step solution: distance, network calls, seconds. A sheet shows them all.
     """
@@ -52,13 +54,15 @@ def _list(given: dict[str, Any], door: CompareOutputConfig) -> None:
         return
     from rich.table import Table
 
-    table = Table("name", "class", "order", "stochastic", "A1111 and other names", "source", box=None)
+    table = Table("name", "class", "order", "stochastic", "flow", "A1111 and other names", "source", box=None)
     table.columns[0].no_wrap = True
     for row in rows():
         missing = "" if row["available"] else f" [needs {row['needs']}]"
-        noise = "yes" if row["stochastic"] else "no"
+        noise, flow = ("yes" if row[key] else "no" for key in ("stochastic", "flow_class"))
         others = ", ".join(row["aliases"])
-        table.add_row(row["name"], row["class"], str(row["order"]), noise, others, row["source"] + missing)
+        table.add_row(
+            row["name"], row["class"], str(row["order"]), noise, flow, others, row["source"] + missing
+        )
     _print(table)
 
 

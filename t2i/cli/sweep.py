@@ -27,7 +27,10 @@ from t2i.promptfiles.entries import count_duplicates
 from t2i.sweep import Cell, Sweep, SweepError
 
 
-@config_command(GenerateConfig, also=SweepConfig, skip=("prompts", "num_images"), none_means="the model's")
+@config_command(
+    GenerateConfig, also=SweepConfig, skip=("prompts", "num_images"), none_means="the model's",
+    defaults={"seed": "the folder's, else drawn; one for all pictures"},
+)  # fmt: skip
 def command(
     given: dict[str, Any],
     config: SweepConfig,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,16 +31,18 @@ def command(
 ) -> None:
     """Train a model on a folder of captioned pictures.
 
-    It teaches a base model (`--model`, default pocket): `--method lora` makes OUTPUT/lora.safetensors, `full`
-    and `dreambooth` OUTPUT/model, `textual-inversion` a word in OUTPUT/embedding, `controlnet` and
-    `classifier` a folder in OUTPUT/parts. `--method scratch` trains an autoencoder (vae), a text encoder
-    (clip) and a UNet in order, without a base; each can be run alone; the result is OUTPUT/model. The path is
-    printed. A run that was stopped or killed goes on with `--resume latest` and ends in the same bits. What a
-    run did not make itself it replaces only with `--overwrite`. OUTPUT/run.html shows the run: curves,
-    sheets, settings.
+    The dataset may also be parquet or webdataset files, or one of the Hub: these are unpacked once, in the
+    user's cache. It teaches a base model (`--model`, default pocket): `--method lora` makes
+    OUTPUT/lora.safetensors, `full` and `dreambooth` OUTPUT/model, `textual-inversion` a word in
+    OUTPUT/embedding, `controlnet` and `classifier` a folder in OUTPUT/parts. `--method scratch` trains an
+    autoencoder (vae), a text encoder (clip) and a UNet in order, without a base; each can be run alone; the
+    result is OUTPUT/model. The path is printed. A run that was stopped or killed goes on with `--resume
+    latest` and ends in the same bits; before its first step, with the same command. What a run did not make
+    itself it replaces only with `--overwrite`. OUTPUT/run.html shows the run: curves, sheets, settings.
     """
     config = TrainConfig.from_dict(given)
-    environment.prepare(offline=config.method in OWN_PARTS, quiet=not verbose)  # a base may be on the Hub
+    here = config.method in OWN_PARTS and Path(config.dataset).exists()  # a base or dataset may be on the Hub
+    environment.prepare(offline=config.offline or here, quiet=not verbose)
     from t2i.training import follows, result_of, train
 
     if dry_run:

@@ -25,14 +25,21 @@ def command(
         list[str] | None,
         typer.Option(help="where a textual inversion of it is; may be repeated", metavar="PATH"),
     ] = None,
+    controlnet: Annotated[
+        str | None, typer.Option(help="where the folder of its ControlNet is", metavar="PATH")
+    ] = None,
+    control_image: Annotated[
+        str | None, typer.Option(help="where the picture is that the ControlNet followed", metavar="PATH")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="compute here instead of on the recorded device")] = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON, a line per picture")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="never use the network")] = False,
 ) -> None:
     """Draw each picture again from its recipe and compare.
 
-    Says whether the pixels are exact, and which file of the model, LoRA or embedding has changed. Exit code 0
-    only if nothing has changed, 1 if something has, 4 if one of the pictures or its model cannot be read.
+    Says whether the pixels are exact, and which file of the model, LoRA, embedding, ControlNet or control
+    picture has changed. Exit code 0 only if nothing has changed, 1 if something has, 4 if one of the pictures
+    or its model cannot be read.
     """
     environment.prepare(offline=offline)
     from t2i.verification import verify
@@ -41,7 +48,8 @@ def command(
     failures: list[T2IError] = []
     for path in pictures:
         try:
-            verdict = verify(path, model, device, tuple(lora or ()), tuple(embedding or ()))
+            adapters = tuple(lora or ()), tuple(embedding or ())
+            verdict = verify(path, model, device, *adapters, controlnet, control_image)
         except T2IError as error:
             failures.append(error.named(path))
             continue

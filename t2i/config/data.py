@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from t2i.config.colours import check_colour
 from t2i.config.fields import Config, option
-from t2i.config.train import CAPTION_SOURCES
+from t2i.config.train import CAPTION_SOURCES, RunOptions
 from t2i.errors import UsageError
 
 DEFAULT_RESOLUTION = 64  # as that of a model trained from scratch
+
+
+def _as_in_training(name: str) -> Any:
+    """A field with the default and help that `t2i train` has for it."""
+    found = next(item for item in fields(RunOptions) if item.name == name)
+    return field(default=found.default, metadata=found.metadata)
 
 
 @dataclass(frozen=True)
 class DataCheckConfig(Config):
     """One look at a dataset folder. `None` means not given."""
 
-    folder: str = option("", "folder of pictures, as t2i train takes it")
+    folder: str = option("", "folder of pictures or other dataset, as t2i train takes it")
     captions: str = option("auto", "where captions come from", choices=CAPTION_SOURCES)
     caption: str | None = option(
         None, "one caption for all pictures; default: those in the folder", "--instance-prompt"
     )
+    image_column: str | None = _as_in_training("image_column")
+    caption_column: str | None = _as_in_training("caption_column")
+    dataset_config: str | None = _as_in_training("dataset_config")
+    offline: bool = _as_in_training("offline")
     resolution: int | None = option(
         None, "side of the training pictures; default: that of --model, else 64", low=16, high=4096,
         unit="pixels",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from t2i.config.controls import CONTROL_KINDS, LARGEST_CONTROL_SCALE
 from t2i.config.fields import Config, option
 from t2i.config.loras import LARGEST_SCALE, parse_lora, read_tags
 from t2i.errors import UsageError
@@ -57,6 +58,21 @@ class GenerateConfig(Config):
         (), "textual inversion file, whose token then stands for it in prompts; may be repeated",
         "--textual-inversion",
     )  # fmt: skip
+    controlnet: str | None = option(
+        None, "folder of a ControlNet, as t2i train and Diffusers write it; default: none", "--control-net"
+    )
+    control_image: str | None = option(
+        None, "picture that the ControlNet follows, scaled to the size of what is drawn; default: none",
+        "--controlnet-image-path",
+    )  # fmt: skip
+    control_scale: float = option(
+        1.0, "how strongly the ControlNet steers; 0 = not at all",
+        "--control-strength", "--controlnet-strength", "--controlnet-conditioning-scale",
+        low=0, high=LARGEST_CONTROL_SCALE,
+    )  # fmt: skip
+    control_kind: str | None = option(
+        None, "what to make of the control picture first; default: it is used as it is", choices=CONTROL_KINDS
+    )
     device: str = option("auto", "auto, cuda, cuda:1, mps, xpu or cpu")
     dtype: str = option("auto", "number format of the weights", choices=("auto", "fp32", "fp16", "bf16"))
     deterministic: bool = option(

@@ -64,8 +64,12 @@ def read_tags(prompt: str) -> tuple[str, tuple[LoraSpec, ...]]:
 
 
 def without_folders(text: str) -> str:
-    """What `--lora` or `--embedding` was given, with the name of the file in place of its path."""
-    return re.split(r"[/\\]", text)[-1]
+    """What `--lora` or `--embedding` was given, with the name of the file in place of its path.
+
+    The same of a folder; one that is named by dots alone has no name here: "".
+    """
+    name = re.split(r"[/\\]", text.rstrip("/\\"))[-1]
+    return name if name.strip(".") else ""
 
 
 def _scale(text: str, shown: str) -> float:

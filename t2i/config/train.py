@@ -28,7 +28,11 @@ class RunOptions(Config):
     `None` means not given: the method's or the base model's own default is used.
     """
 
-    dataset: str = option("", "folder of pictures, with metadata.jsonl/.csv, .txt files or names as captions")
+    dataset: str = option(
+        "",
+        "folder of pictures, with metadata.jsonl/.csv, .txt files or names as captions; or parquet or "
+        "webdataset .tar files, a folder of them, or owner/name[@REVISION][:SPLIT] of the Hub",
+    )
     output: str = option("runs/train", "run folder: logs, checkpoints, samples and model/", "-o")
     method: str = option(
         "lora", "what to train; scratch = vae, clip, unet in order, without a base model", choices=METHODS
@@ -40,6 +44,14 @@ class RunOptions(Config):
         "-m",
     )
     captions: str = option("auto", "where captions come from", choices=CAPTION_SOURCES)
+    image_column: str | None = option(
+        None, "column of pictures, in metadata of their names; default: file_name, else image, jpg, png, webp"
+    )
+    caption_column: str | None = option(
+        None, "column of captions; default: text, and where it is no folder also caption, txt, prompt"
+    )
+    dataset_config: str | None = option(None, "variant of a dataset of the Hub", "--dataset-config-name")
+    offline: bool = option(False, "never use the network")
     follow_symlinks: bool = option(False, "read links that lead out of the dataset too")
     max_bad: float = option(
         0.01, "share of the pictures that may be left out because they cannot be decoded", low=0, high=1
@@ -107,8 +119,8 @@ class RunOptions(Config):
     )
     max_train_time: float | None = option(
         None,
-        "stop each stage with a checkpoint after this long: 90s, 20m, 2h, or a number of minutes; "
-        "default: no limit",
+        "stop each stage with a checkpoint after this long, the encoding of its pictures included: 90s, "
+        "20m, 2h, or a number of minutes; default: no limit",
         above=0,
         unit="minutes",
         parse=minutes,

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from t2i.config.controls import CONTROL_KINDS
 from t2i.config.fields import flag_of, option
 from t2i.config.train import DENOISING, ON_A_BASE, OWN_PARTS, RunOptions
 from t2i.errors import UsageError
 
 TIMESTEP_SAMPLINGS = ("uniform", "logit_normal")
+LATENT_WEIGHTINGS = ("uniform", "decoder")
 VAE, CLIP, UNET = ("scratch", "vae"), ("scratch", "clip"), ("scratch", "unet")
 LORA, PRIOR, INVERSION = ("lora",), ("lora", "full", "dreambooth"), ("textual-inversion",)
 CONTROL, CLASSIFIER = ("controlnet",), ("classifier",)
-FROM_SCRATCH = {"resolution": 64, "batch_size": 64, "guidance_scale": 4.0, "sampling_steps": 25}
+FLOW = "flow_prediction"
+SNR_GAMMA = 5.0
+FROM_SCRATCH = {
+    "resolution": 64, "batch_size": 64, "guidance_scale": 4.0, "sampling_steps": 25, "snr_gamma": SNR_GAMMA,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,14 +71,17 @@ class TrainConfig(RunOptions):
     unet_layers: int = option(1, "residual blocks per UNet level", low=1, high=8, only=UNET)
     unet_heads: int = option(4, "attention heads of the UNet", low=1, high=64, only=UNET)
     prediction_type: str = option(
-        "v_prediction", "what the UNet predicts", choices=("epsilon", "v_prediction", "sample"), only=UNET
+        "v_prediction",
+        "what the UNet predicts; flow_prediction: noise - data, rectified flow (arXiv:2209.03003)",
+        choices=("epsilon", "v_prediction", "sample", FLOW),
+        only=UNET,
     )
     zero_terminal_snr: bool = option(
         True, "train the last timestep on pure noise (arXiv:2305.08891)", only=UNET
     )
     snr_gamma: float = option(
-        5.0,
-        "min-SNR loss weighting (arXiv:2303.09556); 0 = off",
+        None,
+        "min-SNR loss weighting (arXiv:2303.09556); 0 = off; default: 5, for flow_prediction 0",
         "--min-snr-gamma",
         low=0,
         high=100,
@@ -80,7 +89,8 @@ class TrainConfig(RunOptions):
     )
     timestep_sampling: str = option(
         "uniform",
-        "how timesteps are drawn; logit_normal: ln sigma from a normal distribution (arXiv:2403.03206)",
+        "how timesteps are drawn; logit_normal: ln sigma, for flow_prediction ln(s / (1-s)), from a normal "
+        "distribution (arXiv:2403.03206)",
         choices=TIMESTEP_SAMPLINGS,
         only=DENOISING,
     )
@@ -89,6 +99,12 @@ class TrainConfig(RunOptions):
     )
     logit_std: float = option(
         1.0, "standard deviation of ln sigma for logit_normal", above=0, high=10, only=DENOISING
+    )
+    latent_weighting: str = option(
+        "uniform",
+        "how much each latent channel counts in the loss: alike, or by what the decoder makes of it",
+        choices=LATENT_WEIGHTINGS,
+        only=UNET,
     )
     caption_dropout: float = option(
         0.1,
@@ -157,7 +173,7 @@ class TrainConfig(RunOptions):
     )
     num_vectors: int = option(1, "tokens that the new word is made of", low=1, high=32, only=INVERSION)
     control_kind: str | None = option(
-        None, "what conditioning pictures are made of the dataset's", choices=("edges",), only=CONTROL
+        None, "what conditioning pictures are made of the dataset's", choices=CONTROL_KINDS, only=CONTROL
     )
     conditioning_images: str | None = option(
         None, "folder with a conditioning picture of the same name for each picture", only=CONTROL
@@ -172,7 +188,8 @@ class TrainConfig(RunOptions):
 
     def __post_init__(self) -> None:
         if self.method in OWN_PARTS:
-            for name, value in FROM_SCRATCH.items():
+            own = {"snr_gamma": 0.0} if self.prediction_type == FLOW else {}
+            for name, value in (FROM_SCRATCH | own).items():
                 if getattr(self, name) is None:
                     object.__setattr__(self, name, value)  # a frozen dataclass has no other way
         super().__post_init__()
@@ -181,6 +198,11 @@ class TrainConfig(RunOptions):
             raise UsageError(
                 "--grow-vae takes layers over from a VAE and trains the whole",
                 "give --model a folder with a vae, and leave --freeze-encoder out",
+            )
+        if self.prediction_type == FLOW and not self.zero_terminal_snr:
+            raise UsageError(
+                "--no-zero-terminal-snr is for a schedule of betas; rectified flow always ends in pure noise",
+                "leave it out, or choose another --prediction-type",
             )
         if self.method in OWN_PARTS:
             self._check_shapes()

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from t2i.catalog import Defaults
 from t2i.conditioning import Conditioning, join
+from t2i.families.control import Control, predict_with_control
 from t2i.families.parts import Denoiser, Parts
 from t2i.families.prompts import Explanation, explain_prompt, prompt_chunks, prompt_pieces
-from t2i.guidance import classifier_free_guidance
+from t2i.guidance import guidance_by_row
 
 
 class ClipFamily:
@@ -26,6 +27,7 @@ class ClipFamily:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
+        self.control: Control | None = None  # what steers the pictures besides the prompt
 
     def count_chunks(self, prompt: str) -> int:
         """Chunks the prompt needs; prompts of one batch must need the same number."""
@@ -68,7 +70,7 @@ class ClipFamily:
         self,
         cond: Conditioning,
         uncond: Conditioning | None,
-        guidance_scale: float,
+        guidance_scale: float | Sequence[float],
         width: int,
         height: int,
     ) -> Denoiser:
@@ -77,33 +79,39 @@ class ClipFamily:
         Args:
             cond: What to draw, batch B.
             uncond: What to move away from, batch B; None or scale 1 = no guidance.
-            guidance_scale: w of `classifier_free_guidance`, >= 1.
+            guidance_scale: w of `classifier_free_guidance`, >= 1; or one above 1 for each of the B.
             width: Picture width in pixels (SDXL is told it).
             height: Picture height in pixels.
 
         Returns:
             (scaled latents (B, C, h, w), timestep) → model output (B, C, h, w). Both sides go through
-            the UNet in one call, uncond first, when they are equally long, else in two.
+            the UNet in one call, uncond first, when they are equally long, else in two. Where there is a
+            `control`, it steers both.
+
+        Raises:
+            UsageError: The control picture has another shape.
         """
-        if uncond is None or guidance_scale == 1:
+        followed = self._control_picture(width, height)
+        scales = [guidance_scale] if isinstance(guidance_scale, (int, float)) else guidance_scale
+        if uncond is None or set(scales) == {1}:
             arguments = self.unet_arguments(cond, width, height)
-            return lambda latents, timestep: self._predict(latents, timestep, arguments)
+            return lambda latents, timestep: self._predict(latents, timestep, arguments, followed)
         if uncond.prompt_embeds.shape == cond.prompt_embeds.shape:
             both = self.unet_arguments(join([uncond, cond]), width, height)
 
             def together(latents: Tensor, timestep: Tensor) -> Tensor:
-                output = self._predict(torch.cat([latents, latents]), timestep, both)
+                output = self._predict(torch.cat([latents, latents]), timestep, both, followed)
                 output_uncond, output_cond = output.chunk(2)
-                return classifier_free_guidance(output_cond, output_uncond, guidance_scale)
+                return guidance_by_row(output_cond, output_uncond, scales)
 
             return together
         arguments_cond = self.unet_arguments(cond, width, height)
         arguments_uncond = self.unet_arguments(uncond, width, height)
 
         def apart(latents: Tensor, timestep: Tensor) -> Tensor:
-            output_cond = self._predict(latents, timestep, arguments_cond)
-            output_uncond = self._predict(latents, timestep, arguments_uncond)
-            return classifier_free_guidance(output_cond, output_uncond, guidance_scale)
+            output_cond = self._predict(latents, timestep, arguments_cond, followed)
+            output_uncond = self._predict(latents, timestep, arguments_uncond, followed)
+            return guidance_by_row(output_cond, output_uncond, scales)
 
         return apart
 
@@ -132,9 +140,22 @@ class ClipFamily:
         """Keyword arguments of the UNet besides latents and timestep, for pictures of this size in pixels."""
         return {"encoder_hidden_states": conditioning.prompt_embeds, **conditioning.unet_kwargs}
 
-    def _predict(self, latents: Tensor, timestep: Tensor, arguments: dict[str, object]) -> Tensor:
+    def _predict(
+        self, latents: Tensor, timestep: Tensor, arguments: dict[str, Any], followed: Tensor | None = None
+    ) -> Tensor:
+        """The UNet's output, steered where there is a picture that is `followed`."""
+        unet, control = self.parts.unet, self.control
         with torch.no_grad():
-            return self.parts.unet(latents, timestep, return_dict=False, **arguments)[0]
+            if control is None or followed is None:
+                return unet(latents, timestep, return_dict=False, **arguments)[0]
+            return predict_with_control(
+                unet, control.network, followed, control.scale, latents, timestep, arguments
+            )
+
+    def _control_picture(self, width: int, height: int) -> Tensor | None:
+        if self.control is None:
+            return None
+        return self.control.picture(width, height).to(self.parts.unet.device, self.parts.unet.dtype)
 
 
 class Sd1Family(ClipFamily):

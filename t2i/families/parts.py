@@ -10,6 +10,7 @@ from torch import Tensor
 
 from t2i.catalog import Defaults
 from t2i.conditioning import Conditioning
+from t2i.families.control import Control
 from t2i.families.prompts import Explanation
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -40,6 +41,7 @@ class Family(Protocol):
     name: ClassVar[str]
     defaults: ClassVar[Defaults]
     parts: Parts
+    control: Control | None
 
     def count_chunks(self, prompt: str) -> int: ...
 
@@ -57,7 +59,7 @@ class Family(Protocol):
         self,
         cond: Conditioning,
         uncond: Conditioning | None,
-        guidance_scale: float,
+        guidance_scale: float | Sequence[float],
         width: int,
         height: int,
     ) -> Denoiser: ...

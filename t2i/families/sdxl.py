@@ -57,9 +57,11 @@ class SdxlFamily(ClipFamily):
         pooled = conditioning.pooled_prompt_embeds
         assert pooled is not None
         # original size, crop corner (top, left), target size; each as (height, width)
-        sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=pooled.dtype, device=pooled.device)
+        time_ids = conditioning.time_ids
+        if time_ids is None:
+            time_ids = torch.tensor([[height, width, 0, 0, height, width]]).repeat(len(conditioning), 1)
         return {
             "encoder_hidden_states": conditioning.prompt_embeds,
-            "added_cond_kwargs": {"text_embeds": pooled, "time_ids": sizes.repeat(len(conditioning), 1)},
+            "added_cond_kwargs": {"text_embeds": pooled, "time_ids": time_ids.to(pooled)},
             **conditioning.unet_kwargs,
         }

@@ -24,6 +24,7 @@ from t2i.errors import T2IError, UsageError
 from t2i.promptfiles.axes import Axis, split_values
 from t2i.promptfiles.keys import LISTS, OPTIONS, find_key, read_size, read_value
 from t2i.promptfiles.mistakes import Mistakes
+from t2i.recipes import CONTROL
 from t2i.settling import preview
 
 MOST_AXES = 3
@@ -128,7 +129,7 @@ def _read(text: str, mistakes: Mistakes) -> Axis:
         except T2IError as error:
             reason = error.message.removeprefix(f"{flag_of(name)} {value}: ")
             mistakes.add(None, f"--axis {shown_name(name)}={value}: {reason}", error.hint)
-    if name == "model":
+    if name in ("model", *CONTROL):
         labels = model_labels([value for value, _ in points])
         points = [(labels[value], fields) for value, fields in points]
     if name in LISTS:

@@ -1,14 +1,13 @@
-"""Which LoRAs and textual inversions a picture uses: from what was typed to checked files and their scales.
+"""What a picture uses besides its model: LoRAs, textual inversions, a ControlNet with its picture.
 
-A path is a path. A name without folders (so every tag `<lora:NAME:SCALE>`, and what a recipe holds) is looked
-for beside the files that were given, in the current folder, and in the user's own folder of them. A tag that
-names a file given with `--lora` says its scale for that prompt.
+From what was typed to checked files and their scales. A path is a path. A name without folders (so every tag
+`<lora:NAME:SCALE>`, and what a recipe holds) is looked for beside the files that were given, in the current
+folder, and in the user's own folder of them. A tag that names a file given with `--lora` says its scale for
+that prompt.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from t2i.config import GenerateConfig
 from t2i.config.loras import LoraSpec, parse_lora, read_tags
-from t2i.errors import ModelError, UsageError
+from t2i.errors import UsageError
 from t2i.hashes import hash_files
+from t2i.weights.controlnet_files import ControlUse, find_control
 from t2i.weights.embedding_files import EmbeddingFile, inspect_embedding
 from t2i.weights.lora_files import LoraFile, inspect_lora
+from t2i.weights.places import find_file, find_tagged
 
 if TYPE_CHECKING:
     from t2i.weights.loading import LoadedModel
-
-SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -72,19 +71,23 @@ class Adapters:
     Attributes:
         loras: Each file once.
         embeddings: Each file and each token once.
+        control: A ControlNet and the picture that it follows.
     """
 
     loras: tuple[LoraUse, ...] = ()
     embeddings: tuple[EmbeddingUse, ...] = ()
+    control: ControlUse | None = None
 
     @property
     def files(self) -> dict[str, Path]:
         """Name → file, as `hash_files` and a verdict have it: "lora corgi.safetensors"."""
-        return {f"lora {use.file.name}": use.file.path for use in self.loras} | {
-            use.shown: use.file.path for use in self.embeddings
-        }
+        return (
+            {f"lora {use.file.name}": use.file.path for use in self.loras}
+            | {use.shown: use.file.path for use in self.embeddings}
+            | (self.control.files if self.control else {})
+        )
 
-    def recorded(self) -> dict[str, list[dict[str, Any]]]:
+    def recorded(self) -> dict[str, Any]:
         """What a recipe holds of them; empty where there are none."""
         loras = [
             {"file": use.file.name, "sha256": use.sha256, "scale": use.scale,
@@ -96,12 +99,15 @@ class Adapters:
              "vectors": use.file.vectors, "format": use.file.format}
             for use in self.embeddings
         ]  # fmt: skip
-        return {name: rows for name, rows in (("loras", loras), ("embeddings", embeddings)) if rows}
+        control = self.control.recorded() if self.control else None
+        entries = {"loras": loras, "embeddings": embeddings, "control": control}
+        return {name: entry for name, entry in entries.items() if entry}
 
     def identity(self) -> list[list[Any]]:
         """What tells them from others, by content: no names, no folders."""
         loras = [["lora", use.sha256, use.scale] for use in self.loras]
-        return [*loras, *(["embedding", use.sha256, use.file.token] for use in self.embeddings)]
+        embeddings = [["embedding", use.sha256, use.file.token] for use in self.embeddings]
+        return [*loras, *embeddings, *([self.control.identity()] if self.control else [])]
 
     def lines(self) -> list[str]:
         """For a person, before anything is loaded."""
@@ -109,48 +115,33 @@ class Adapters:
             f"{use.shown} ({use.file.format_in_words}, rank {', '.join(map(str, use.file.ranks))})"
             for use in self.loras
         ]
-        return loras + [
+        embeddings = [
             f"{use.shown}: token {use.file.token!r}, {use.file.vectors} "
             + ("vector" if use.file.vectors == 1 else "vectors")
             for use in self.embeddings
         ]
-
-
-def user_adapter_folder(kind: str) -> Path:
-    """Where a person may keep files that are to be found by name: `T2I_DATA`, else the system's place.
-
-    Args:
-        kind: "loras" or "embeddings".
-    """
-    if os.environ.get("T2I_DATA"):
-        return Path(os.environ["T2I_DATA"]) / kind
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base) / "t2i" / kind
+        return [*loras, *embeddings, *([self.control.line()] if self.control else [])]
 
 
 def find_adapters(config: GenerateConfig, prompt: str) -> Adapters:
     """Find and check the files that one prompt of a config uses. Reads headers, no tensors.
 
     Raises:
-        UsageError: A file or a name twice, a scale for nothing.
+        UsageError: A file or a name twice, a scale for nothing, a ControlNet without its picture.
         ModelError: A file is not here, or not what it should be.
+        ResourceError: The same of a control picture.
     """
     specs = [parse_lora(text) for text in config.lora]
-    given = [_find(spec.name, "loras", "--lora") for spec in specs]
+    given = [find_file(spec.name, "loras", "--lora") for spec in specs]
     scales = dict(zip(given, (spec.scale for spec in specs), strict=True))
     if len(scales) < len(given):
         raise UsageError("--lora names a file twice", "add its scales up and name it once")
     for tag in read_tags(prompt)[1]:
-        path = _find_tagged(tag, given)
+        path = find_tagged(tag, given)
         scales[path] = tag.scale
     if not scales and config.lora_scale != GenerateConfig.lora_scale:
         raise UsageError(f"--lora-scale {config.lora_scale:g}: there is no LoRA", "give one with --lora")
-    paths = [_find(text, "embeddings", "--embedding") for text in config.embedding]
+    paths = [find_file(text, "embeddings", "--embedding") for text in config.embedding]
     for option, found in (("--lora", [*scales]), ("--embedding", paths)):
         _refuse_same([path.name for path in found], f"{option}: two files are called")
     inversions = [inspect_embedding(path) for path in paths]
@@ -163,6 +154,7 @@ def find_adapters(config: GenerateConfig, prompt: str) -> Adapters:
             for file, scale in zip(loras, scales.values(), strict=True)
         ),
         tuple(EmbeddingUse(file, hashes[str(file.path)]) for file in inversions),
+        find_control(config),
     )
 
 
@@ -177,7 +169,7 @@ def find_all(config: GenerateConfig, prompts: Iterable[str]) -> dict[str, Adapte
 
 
 def use_adapters(model: LoadedModel, adapters: Adapters, tell: Callable[[str], None]) -> None:
-    """Make a model carry exactly these LoRAs and textual inversions, and none from before.
+    """Make a model carry exactly these LoRAs, textual inversions and ControlNet, and none from before.
 
     What it carries already stays, so that the same once more costs nothing.
 
@@ -197,56 +189,10 @@ def use_adapters(model: LoadedModel, adapters: Adapters, tell: Callable[[str], N
         from t2i.weights.lora_applying import use_loras
 
         use_loras(model, adapters.loras, tell)
+    if adapters.control or model.family.control:
+        from t2i.weights.controlnet_applying import use_control
 
-
-def _find(text: str, kind: str, option: str) -> Path:
-    """The file of an option."""
-    path = Path(text).expanduser()
-    places = [path, path.with_name(path.name + SUFFIX)] if path.name else [path]
-    if path.name == text:
-        folder = user_adapter_folder(kind)
-        places += [folder / text, folder / (text + SUFFIX)]
-    found = _first_file(places)
-    if found is not None:
-        return found
-    if _exists(path):
-        return path  # a folder or a pipe: whoever reads it says so
-    if path.name == text:
-        searched = f"searched: the current folder, {places[-1].parent}"
-        raise ModelError(f"{option} {text}: there is no such file", searched)
-    raise ModelError(f"{option} {text}: there is no such file", "check the spelling of the path")
-
-
-def _find_tagged(tag: LoraSpec, given: Sequence[Path]) -> Path:
-    """The file that a tag of a prompt names."""
-    for path in given:
-        if tag.name in (path.stem, path.name):
-            return path
-    folders = dict.fromkeys([*(path.parent for path in given), Path(), user_adapter_folder("loras")])
-    names = (tag.name + SUFFIX, *([tag.name] if tag.name.endswith(SUFFIX) else []))
-    found = _first_file([folder / name for folder in folders for name in names])
-    if found is None:
-        searched = ", ".join("the current folder" if folder == Path() else str(folder) for folder in folders)
-        hint = f"searched: {searched}; or say where it is with --lora"
-        raise ModelError(f"<lora:{tag.name}>: there is no file {tag.name}{SUFFIX}", hint)
-    return found
-
-
-def _first_file(places: Iterable[Path]) -> Path | None:
-    for place in places:
-        try:
-            if place.is_file():
-                return place
-        except (OSError, ValueError):  # a name too long for the system
-            continue
-    return None
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
+        use_control(model, adapters.control, tell)
 
 
 def _refuse_same(names: Sequence[str], what: str) -> None:

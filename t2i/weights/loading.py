@@ -32,6 +32,7 @@ class Adapted:
         refused: SHA-256 → why that LoRA does not fit, so that nobody tries it for every picture.
         tokens: SHA-256 of each textual inversion in use.
         own: The parts of the family without textual inversions, while there are some.
+        controlnet: SHA-256 of the files of the ControlNet that is in memory, and the network.
     """
 
     loras: dict[str, str] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class Adapted:
     refused: dict[str, ModelError] = field(default_factory=dict)
     tokens: tuple[str, ...] = ()
     own: Parts | None = None
+    controlnet: tuple[dict[str, str], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class LoadedModel:
         id: What recipes call it; never a path of this machine.
         files: Name → every file that was read: weights, configs, tokenizer.
         defaults: What is used when the person says nothing.
-        adapted: The LoRAs and textual inversions that it carries now.
+        adapted: The LoRAs, textual inversions and ControlNet that it carries now.
     """
 
     family: Family
@@ -64,6 +66,12 @@ class LoadedModel:
     files: Mapping[str, Path]
     defaults: Defaults
     adapted: Adapted = field(default_factory=Adapted, compare=False, repr=False)
+
+    @property
+    def denoising(self) -> tuple[Any, ...]:
+        """The networks that run in each step."""
+        beside = self.adapted.controlnet
+        return (self.unet,) if beside is None else (self.unet, beside[1])
 
 
 def load_model(
@@ -208,7 +216,8 @@ def _folder_parts(layout: Layout, dtype: torch.dtype) -> tuple[Any, Parts]:
     from t2i.families import Parts
 
     networks = {
-        name: _load_network(layout.folder, name, layout.weights[name], dtype) for name in layout.networks
+        name: load_network(layout.folder / name, name, layout.weights[name], dtype)
+        for name in layout.networks
     }
     encoders = tuple(networks[name] for name in ("text_encoder", "text_encoder_2") if name in networks)
     tokenizers = []
@@ -239,8 +248,18 @@ def _single_file_parts(file: SingleFile, dtype: torch.dtype) -> tuple[Any, Parts
     return pipeline.vae, Parts(pipeline.unet, encoders, tokenizers, (), file.family == "sdxl")
 
 
-def _load_network(folder: Path, name: str, weights: Weights, dtype: torch.dtype) -> Any:
-    """One network by its fixed class; the class named in the folder was checked and is not used."""
+def load_network(folder: Path, name: str, weights: Weights, dtype: torch.dtype) -> Any:
+    """One network by its fixed class; the class named in the folder was checked and is not used.
+
+    Args:
+        folder: Its own.
+        name: "unet", "vae", "text_encoder", "text_encoder_2" or "controlnet".
+        weights: Its files, checked.
+        dtype: Number format.
+
+    Raises:
+        ModelError: Weights and config do not fit together.
+    """
     import diffusers
     import transformers
 
@@ -252,11 +271,12 @@ def _load_network(folder: Path, name: str, weights: Weights, dtype: torch.dtype)
         "vae": diffusers.AutoencoderKL,
         "text_encoder": transformers.CLIPTextModel,
         "text_encoder_2": transformers.CLIPTextModelWithProjection,
+        "controlnet": diffusers.ControlNetModel,
     }[name]
     options: dict[str, Any] = {"attn_implementation": "sdpa"} if name.startswith("text_encoder") else {}
     try:
         network, report = kind.from_pretrained(
-            str(folder / name), dtype=dtype, variant=weights.variant, use_safetensors=True,
+            str(folder), dtype=dtype, variant=weights.variant, use_safetensors=True,
             local_files_only=True, output_loading_info=True, **options,
         )  # fmt: skip
     except Exception as error:

@@ -213,9 +213,13 @@ def test_a_torn_line_is_mended(run: Run) -> None:
     manifest.write_bytes(whole[:-30])
     (Path("out") / f".tmp-{'0' * 32}-00001-a-dog.png").touch()
     (Path("out") / ".tmp-mine").touch()
+    of_another_batch = Path("out/inner") / f".tmp-{'1' * 32}-00001-a-dog.png"
+    of_another_batch.parent.mkdir()
+    (of_another_batch.parent / "manifest.jsonl").touch()
+    of_another_batch.touch()
     assert len(run(text_of()).lines) == 1
     assert len(lines_of()) == len(pictures()) == 4
-    assert [path.name for path in Path("out").glob(".tmp*")] == [".tmp-mine"]
+    assert [path.name for path in Path("out").glob(".tmp*")] == [".tmp-mine"] and of_another_batch.exists()
 
 
 def test_a_manifest_leads_nowhere_else(run: Run) -> None:
@@ -343,3 +347,28 @@ def test_mistakes_and_plans_import_nothing_heavy(tmp_path: Path) -> None:
     assert [f"line {line}" in done.stderr for line in (1, 2, 3, 4)] == [True, True, False, True]
     assert len(done.stdout.splitlines()) == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_other_negative_prompts_and_guidance_share_a_batch(
+    run: Run, tiny_pocket: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        "a dog --d 1",
+        "a cat --d 2 --n blurry",
+        "a red drum --d 3 --l 6.5 --n a dog",
+        "a blue trumpet --d 4 --l 2",
+        "a dog --d 5 --l 1",  # no guidance: a batch of its own
+    ]
+    assert run(text_of(tuple(lines)), "--batch-size", 8).code == 0
+    together = {row["job"]: Path("out", row["file"]) for row in lines_of()}
+    assert run(text_of(tuple(lines)), "--batch-size", 1, output="alone").code == 0
+    alone = {row["job"]: Path("alone", row["file"]) for row in lines_of("alone")}
+    assert alone.keys() == together.keys() and len(alone) == 5
+    for job, path in together.items():
+        recipe, lonely = images.read_recipe(path), images.read_recipe(alone[job])
+        assert recipe["config"] == lonely["config"]
+        assert recipe["image"]["batch_shape"][0] == (4 if recipe["config"]["guidance_scale"] > 1 else 1)
+        difference = images.read_pixels(path).astype(int) - images.read_pixels(alone[job])
+        assert np.abs(difference).max() <= 1
+    # To the bit from its recipe alone, beside copies of itself instead of those others.
+    assert run_line(capsys, "verify", *together.values(), "-m", tiny_pocket).code == 0

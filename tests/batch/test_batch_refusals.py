@@ -43,12 +43,16 @@ REFUSED = [  # prompt file, options, what is said
     ("a dog\na cat\n", ["--device", "toaster"], ["p.txt: --device toaster: not a device"]),
     ("a dog\na cat\n", ["--device", "cuda:99"], ["p.txt: --device cuda:99: not available here"]),
     ("a dog --s 99\na cat\n", ["--scheduler", "lcm"], ["p.txt line 1: "]),
+    ("a dog --controlnet x\na cat --l 3\n", [], ["p.txt line 1: --controlnet x: there is no picture"]),
+    ("a dog\na cat\n", ["--lora-scale", "2"], ["p.txt: --lora-scale 2: there is no LoRA"]),
     (f"a dog\n{LONG}\n{LONG}\n", [], ["p.txt line 2: the recipe has", "a picture can carry", "(and line 3)"]),
 ]
 
 
 @DRY
-@pytest.mark.parametrize(("text", "options", "said"), REFUSED, ids=["toaster", "cuda", "steps", "long"])
+@pytest.mark.parametrize(
+    ("text", "options", "said"), REFUSED, ids=["toaster", "cuda", "steps", "control", "lora", "long"]
+)
 def test_what_cannot_be_drawn_is_told_with_its_line(
     run: Run, text: str, options: list[str], said: list[str], dry: list[str]
 ) -> None:
@@ -57,6 +61,36 @@ def test_what_cannot_be_drawn_is_told_with_its_line(
     assert [line.partition(":")[0] for line in refused.err.splitlines() if line] == ["error", "hint"]
     assert all(part in refused.err for part in said), refused.err
     assert not Path("out").exists(), "nothing was written"
+
+
+IN_THE_WAY = [
+    (["--expect", "golden.json"], "golden.json does not exist"),
+    (["--junit", "p.txt"], "p.txt exists and is no JUnit report"),
+    (["--junit", "out/00001-a-dog-5.png"], "is the name of another file of this run"),
+    (["--junit", "out/../out/report.html"], "is the name of another file of this run"),
+    (["--junit", "out/manifest.jsonl"], "is the name of another file of this run"),
+    (["--output", "p.txt/out"], "p.txt is not a folder"),
+]
+
+
+@DRY
+@pytest.mark.parametrize(("options", "said"), IN_THE_WAY, ids=lambda value: str(value)[:30])
+def test_what_is_in_the_way_is_told_and_nothing_is_written(
+    run: Run, options: list[str], said: str, dry: list[str]
+) -> None:
+    refused = run("a dog\n", "--seed", 5, *options, *dry)
+    assert (refused.code, refused.out) == (4, "") and said in refused.err, refused.err
+    assert not Path("out").exists()
+
+
+@DRY
+def test_a_manifest_of_another_program_is_left_alone(run: Run, dry: list[str]) -> None:
+    Path("out").mkdir()
+    text = '{"file": "a.png"}\n{"file": "b.png"}'  # no newline at its end
+    Path("out/manifest.jsonl").write_text(text)
+    refused = run("a dog\n", *dry)
+    assert refused.code == 4 and "out/manifest.jsonl is no manifest of t2i batch" in refused.err
+    assert Path("out/manifest.jsonl").read_text() == text and len(list(Path("out").iterdir())) == 1
 
 
 def test_a_prompt_of_any_length_needs_no_recipe(run: Run) -> None:

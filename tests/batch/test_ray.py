@@ -21,7 +21,9 @@ from t2i.promptfiles import PromptOptions, parse_prompt_file
 without_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='pip install "t2i[ray]"')
 pytestmark = [pytest.mark.slow, without_ray]
 
-PROMPTS = [f"a {colour} {thing}" for colour in ("red", "blue", "pink") for thing in ("dog", "cat", "drum")]
+PROMPTS = [
+    f"a {colour} {thing} {n}" for n in range(50) for colour in ("red", "blue") for thing in ("dog", "cat")
+]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -36,10 +38,10 @@ def test_two_actors_and_one_of_them_killed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("p.txt").write_text("\n".join(PROMPTS) + "\n")
-    settings = ["-m", tiny_pocket, "--steps", 2, "--size", "32x32", "--run-seed", 3, "--deterministic"]
+    settings = ["-m", tiny_pocket, "--steps", 1, "--size", "16x16", "--run-seed", 3, "--deterministic"]
     assert run_line(capsys, "batch", "p.txt", *settings, "-o", "alone").code == 0
 
-    defaults = {"model": str(tiny_pocket), "steps": 2, "width": 32, "height": 32, "deterministic": True}
+    defaults = {"model": str(tiny_pocket), "steps": 1, "width": 16, "height": 16, "deterministic": True}
     options = PromptOptions(defaults, run_seed=3)
     entries = parse_prompt_file(Path("p.txt").read_bytes(), "txt", options=options).entries
     config = BatchConfig(output="out", engine="ray", devices="cpu,cpu")
@@ -54,7 +56,7 @@ def test_two_actors_and_one_of_them_killed(
         assert [record["status"] for record in records] == ["done"] * (len(PROMPTS) - 1)
     assert digests(Path("out")) == digests(Path("alone"))
     assert len(Path("out/manifest.jsonl").read_text().splitlines()) == len(PROMPTS)
-    assert warned == [] or "the worker on cpu died: its worker process has died" in warned[0]
+    assert "the worker on cpu died: its worker process has died" in warned[0]
     assert capsys.readouterr().out == "", "stdout is for results"
 
 

@@ -240,4 +240,5 @@ def test_refused_before_anything_is_written(run: Run, monkeypatch: pytest.Monkey
 
 def test_a_line_with_a_device_of_its_own_is_refused(run: Run) -> None:
     result = run("--devices", "cpu", "--device", "cpu")
-    assert result.code == 2 and "line 1 asks for --device cpu, which --devices decides" in result.err
+    assert result.code == 2 and "p.txt: --device cpu: --devices decides that" in result.err
+    assert not Path("out").exists()

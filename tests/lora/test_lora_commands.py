@@ -124,7 +124,8 @@ def test_a_batch_without_loras_keeps_the_ids_that_it_had(tiny_pocket: Path, tmp_
     from t2i.settling import preview
 
     settled = preview(config).replace(prompts=(), seed=None).to_dict()
-    added = {"lora", "lora_scale", "embedding"}
+    added = {"lora", "lora_scale", "embedding", "controlnet", "control_image", "control_scale"}
+    added |= {"control_kind"}
     known = {name: value for name, value in settled.items() if name not in {*NOT_IN_ID, *added}}
     shapes = {"config": known, "model": identity(str(tiny_pocket)), "prompt": "a", "seed": 1, "output": None}
     assert plan(config) == hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()

@@ -211,7 +211,8 @@ def test_byte_order_mark_and_line_ends(format: str) -> None:
 
 def test_every_option_and_alias_of_generate_is_a_key() -> None:
     values = {"scheduler": "euler", "dtype": "fp32", "deterministic": True, "negative_prompt": "x",
-              "lora": ("a.safetensors:0.5",), "embedding": ("b.safetensors",)}  # fmt: skip
+              "lora": ("a.safetensors:0.5",), "embedding": ("b.safetensors",), "controlnet": "canny",
+              "control_image": "lines.png", "control_kind": "edges"}  # fmt: skip
     for name, described in {**GenerateConfig.options(), "output": OutputConfig.options()["output"]}.items():
         if name == "prompts":
             continue

@@ -13,7 +13,6 @@ from t2i.batch.workers import ray_actors
 from t2i.batch.workers.processes import Processes
 from t2i.batch.workers.sharing import Crew, share
 from t2i.config.batch import BatchConfig
-from t2i.errors import UsageError
 
 
 def check_crew(config: BatchConfig) -> None:
@@ -56,7 +55,7 @@ def draw_shared(
 
     Args:
         config: Of the run.
-        todo: What is missing.
+        todo: What is missing; `find_refusals` has refused those with a device of their own.
         folder: Where the pictures go.
         manifest: Of this folder.
         limits: When to stop early; what other workers are drawing then is drawn by the next run.
@@ -67,15 +66,10 @@ def draw_shared(
         The line of each picture that was made or failed, when it is on the disk.
 
     Raises:
-        UsageError: A picture asks for a device of its own.
         WorkersLost: No worker is left.
         ResourceError: There is no such Ray cluster.
         StorageError: The manifest cannot be written.
     """
-    for job in todo:
-        if job.config.device != "auto":
-            message = f"line {job.line} asks for --device {job.config.device}, which --devices decides"
-            raise UsageError(message, "leave one of them away")
     if todo:
         tell = tell or (lambda line: None)
         with _opened(config) as crew:

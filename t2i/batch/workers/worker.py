@@ -49,15 +49,19 @@ class Opening:
     quiet: bool
 
 
+DIFFERING = ("negative_prompt", "guidance_scale")  # settings that `plan.in_common` leaves out
+
+
 @dataclass(frozen=True)
 class Order:
-    """Pictures of one config.
+    """Pictures of one group of `group_jobs`.
 
     Attributes:
-        config: `GenerateConfig.to_dict()`, settled, without prompt and seed.
+        config: `GenerateConfig.to_dict()` of the first, settled, without prompt and seed.
         model: What `t2i.batch.plan.identity` says where the batch was planned.
         metadata: As `images.save` has it.
-        pictures: Index, prompt, seed, file name, and LoRAs and textual inversions of each.
+        pictures: Index, prompt, seed, file name, what tells the adapters of each from others, and what may
+            differ from `config`: negative prompt and guidance scale.
     """
 
     config: dict[str, Any]
@@ -69,17 +73,22 @@ class Order:
     def of(cls, jobs: Sequence[BatchJob], model: str, metadata: str) -> Order:
         """The order for pictures that are planned and share a config."""
         names = ("index", "prompt", "seed", "file", "adapters")
-        pictures = [{name: getattr(job, name) for name in names} for job in jobs]
+        pictures = [
+            {name: getattr(job, name) for name in names}
+            | {name: getattr(job.config, name) for name in DIFFERING}
+            for job in jobs
+        ]
         return cls(jobs[0].config.to_dict(), model, metadata, pictures)
 
     @property
     def jobs(self) -> list[BatchJob]:
         """What `of` was made from, as far as drawing needs it."""
-        config = GenerateConfig.from_dict(self.config)
+        common = GenerateConfig.from_dict(self.config)
         return [
-            BatchJob("", row["index"], 0, "", row["prompt"], row["seed"], config, row["file"], False, None)
+            BatchJob("", row["index"], 0, "", row["prompt"], row["seed"],
+                     common.replace(**{name: row[name] for name in DIFFERING}), row["file"], False, None)
             for row in self.pictures
-        ]
+        ]  # fmt: skip
 
 
 def dumps(message: Opening | Order) -> str:
@@ -181,7 +190,8 @@ class Worker:
         config = GenerateConfig.from_dict(order.config)
         for prompt, wanted in {row["prompt"]: row["adapters"] for row in order.pictures}.items():
             if wanted != adapters_identity(config, prompt):
-                raise ModelError(f"a LoRA or textual inversion has another content on {platform.node()}")
+                kinds = "a LoRA, textual inversion, ControlNet or control picture"
+                raise ModelError(f"{kinds} has another content on {platform.node()}")
 
 
 def serve(descriptor: int) -> None:
