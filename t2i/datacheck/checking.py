@@ -14,7 +14,7 @@ from t2i.datacheck.findings import KINDS, Finding, Report
 from t2i.datacheck.likeness import alike
 from t2i.datacheck.names import name_problems
 from t2i.datacheck.wording import about_captions, about_other_files, relative, tokens_by, words_of
-from t2i.dataset import BucketPlan, Fault, ImageFolder, read_folder
+from t2i.dataset import BucketPlan, Columns, Fault, ImageFolder, Packed, find_packed, read_unpacked
 
 Progress = Callable[[int, int], None]
 """Called with how many pictures have been decoded, and how many there are."""
@@ -37,22 +37,41 @@ class Checked:
     examined: Mapping[Path, Examined]
 
 
-def check(config: DataCheckConfig, progress: Progress = lambda done, total: None) -> Checked:
+def packed_dataset(config: DataCheckConfig) -> Packed | None:
+    """The dataset where it is no folder of pictures, and has to be unpacked.
+
+    Raises:
+        UsageError: As `find_packed`.
+        DatasetError: As `find_packed`.
+    """
+    columns = Columns.of(config.captions, config.caption, config.image_column, config.caption_column)
+    return find_packed(config.folder, columns, config.dataset_config, config.offline, config.captions)
+
+
+def check(
+    config: DataCheckConfig,
+    progress: Progress = lambda done, total: None,
+    packed: Packed | None = None,
+) -> Checked:
     """Look at every file of a dataset. Writes nothing.
 
     Args:
         config: What to look at.
         progress: Told after each picture.
+        packed: Its `packed_dataset`, unpacked.
 
     Raises:
         DatasetError: Not a folder, unreadable, or no pictures in it.
         ModelError: No such `--model`.
     """
-    root = Path(config.folder)
+    root = Path(config.folder) if packed is None else packed.folder
     length = words_of if config.model is None else tokens_by(config.model)
     resolution = _resolution(config)
     faults: list[Fault] = []
-    folder = read_folder(root, config.captions, config.caption, config.follow_symlinks, faults.append)
+    folder = read_unpacked(
+        config.folder, packed, config.captions, config.caption, config.follow_symlinks,
+        config.image_column, config.caption_column, faults.append,
+    )  # fmt: skip
     files = list(dict.fromkeys(example.file for example in folder.examples))
     examined: dict[Path, Examined] = {}
     for file, one in zip(files, examine_all(files, resolution), strict=True):

@@ -136,17 +136,24 @@ def read_sidecar(sidecar: Path, on_fault: OnFault) -> tuple[str, ...]:
     return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
-def read_metadata(root: Path, file: Path, follow_symlinks: bool, on_fault: OnFault) -> Iterator[Example]:
+def read_metadata(
+    root: Path,
+    file: Path,
+    follow_symlinks: bool,
+    on_fault: OnFault,
+    name_column: str = "file_name",
+    text_column: str = "text",
+) -> Iterator[Example]:
     """The examples that a metadata file lists, in its order."""
     resolved_root = root.resolve()
     rows = 0
     for line, row in _rows(file, on_fault):
         rows += 1
         place = f"{file}, line {line}"
-        name, text, repeats = row.get("file_name"), row.get("text"), row.get("repeats") or 1
+        name, text, repeats = row.get(name_column), row.get(text_column), row.get("repeats") or 1
         captions = (text,) if isinstance(text, str) else tuple(text) if isinstance(text, list) else ()
         if not isinstance(name, str) or not captions or not all(isinstance(one, str) for one in captions):
-            on_fault(Fault("bad-line", place, f'{place}: needs "file_name" and "text"'))
+            on_fault(Fault("bad-line", place, f'{place}: needs "{name_column}" and "{text_column}"'))
             continue
         if not _is_count(repeats):
             on_fault(Fault("bad-line", place, f'{place}: "repeats" must be a whole number from 1 to 999'))

@@ -6,7 +6,6 @@ dataset; `images` opens those that t2i made.
 
 from __future__ import annotations
 
-import math
 import mmap
 import warnings
 from collections.abc import Iterator
@@ -213,12 +212,15 @@ def _reason(file: Path, error: Exception) -> tuple[str, str]:
 def crop_of(size: tuple[int, int], width: int, height: int) -> tuple[int, int]:
     """(top, left) of the part that `decode` keeps, in pixels of the scaled picture.
 
+    Whole pixels, as SDXL was told them; `decode` itself cuts between pixels where that is the middle.
+
     Args:
         size: Upright width and height of the picture.
         width: Of the result.
         height: Of the result.
     """
-    scale = max(width / size[0], height / size[1])
-    return max(0, math.floor((size[1] * scale - height) / 2)), max(
-        0, math.floor((size[0] * scale - width) / 2)
-    )
+    if width * size[1] >= height * size[0]:  # its width fits, its height is cut
+        scaled_width, scaled_height = width, size[1] * width // size[0]
+    else:
+        scaled_width, scaled_height = size[0] * height // size[1], height
+    return round((scaled_height - height) / 2), round((scaled_width - width) / 2)

@@ -33,7 +33,7 @@ from t2i.dataset.captions import (
     sidecar_of,
 )
 from t2i.dataset.decoding import SUFFIXES
-from t2i.errors import DatasetError
+from t2i.errors import DatasetError, UsageError
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -53,6 +53,10 @@ class ImageFolder:
     examples: tuple[Example, ...]
     caption_source: str
     kohya: bool = False
+
+    def without_test(self) -> ImageFolder:
+        """The same without the pictures of test/, which no training looks at."""
+        return replace(self, examples=tuple(one for one in self.examples if one.part != "test"))
 
     def captions(self) -> list[str]:
         """One caption per example, in order."""
@@ -80,6 +84,8 @@ def read_folder(
     caption: str | None = None,
     follow_symlinks: bool = False,
     on_fault: OnFault = refuse,
+    name_column: str | None = None,
+    text_column: str | None = None,
 ) -> ImageFolder:
     """Find pictures and captions; sub-folders are read too.
 
@@ -90,8 +96,11 @@ def read_folder(
         caption: One caption for all pictures, instead of those in the folder.
         follow_symlinks: Whether links may lead out of the folder.
         on_fault: Told of each file or line that cannot be used; what it is about is left out if it returns.
+        name_column: Of metadata, which names the picture; None = file_name.
+        text_column: Of metadata, with the captions; None = text.
 
     Raises:
+        UsageError: A column is named and no metadata is read.
         DatasetError: Not a folder, unreadable, no pictures; and, by `refuse`, any fault, such as a caption
             for a picture that is not there.
     """
@@ -101,7 +110,7 @@ def read_folder(
         os.listdir(root)
         files = sorted(_picture_files(root, follow_symlinks, on_fault))
         parts = _part_folders(root)
-        reading = _Reading(captions, caption, follow_symlinks, on_fault)
+        reading = _Reading(captions, caption, follow_symlinks, on_fault, name_column, text_column)
         if parts and not (captions in ("auto", "metadata") and caption is None and reading.metadata_in(root)):
             found = [reading.read(part, [file for file in files if part in file.parents]) for part in parts]
             others = [file for file in files if not any(part in file.parents for part in parts)]
@@ -129,6 +138,8 @@ class _Reading:
     caption: str | None
     follow_symlinks: bool
     on_fault: OnFault
+    name_column: str | None
+    text_column: str | None
 
     def metadata_in(self, root: Path) -> Path | None:
         path = next((root / name for name in METADATA if (root / name).is_file()), None)
@@ -137,14 +148,24 @@ class _Reading:
     def read(self, root: Path, files: Sequence[Path]) -> ImageFolder:
         """The examples of a folder that is not parted; `files` are the pictures in it, sorted."""
         metadata = self.metadata_in(root)
+        listed = self.caption is None and (
+            self.captions == "metadata" or (self.captions == "auto" and metadata)
+        )
+        if not listed and (self.name_column, self.text_column) != (None, None):
+            raise UsageError(
+                "--image-column and --caption-column name columns of metadata, parquet or webdataset files, "
+                f"and no such file is read in {root}",
+                "leave them out",
+            )
         if self.caption is not None:
             return self._said(root, files, "one for all", [self.caption] * len(files))
-        if self.captions == "metadata" or (self.captions == "auto" and metadata):
+        if listed:
             if not metadata:
                 raise DatasetError(
                     f"{root} has no metadata.jsonl or metadata.csv", "or choose other --captions"
                 )
-            rows = read_metadata(root, metadata, self.follow_symlinks, self.on_fault)
+            columns = self.name_column or "file_name", self.text_column or "text"
+            rows = read_metadata(root, metadata, self.follow_symlinks, self.on_fault, *columns)
             return ImageFolder(root, tuple(rows), "metadata")
         repeats = [repeats_of(file, root) for file in files]
         kohya = bool(files) and None not in repeats

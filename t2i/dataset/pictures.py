@@ -62,7 +62,7 @@ class Pictures:
         key: One name for all of them.
         captions: One per row.
         left_out: File → why, of pictures that could not be decoded.
-        held_out: Pictures that no step sees: those of val/, unless `holding_out` says otherwise.
+        held_out: Pictures that no step sees, as `holding_out` was told; who decides that is `training`.
     """
 
     folder: ImageFolder
@@ -241,7 +241,7 @@ def load_pictures(
     Raises:
         DatasetError: More than that cannot be decoded.
     """
-    examples = [example for example in folder.examples if example.part != "test"]
+    examples = folder.without_test().examples
     files = [example.file for example in examples]
     most_bad = floor(max_bad * len(files) + 1e-9)
     left_out: dict[int, str] = {}
@@ -278,7 +278,7 @@ def load_pictures(
         keys[0] if len(keys) == 1 else hashlib.sha256(" ".join(keys).encode()).hexdigest()[:16],
         captions,
         {files[index]: why for index, why in sorted(left_out.items())},
-        frozenset(number for number, example in enumerate(usable.examples) if example.part == "val"),
+        frozenset(),
         cache,
         random_flip,
         np.array([bucket for _, bucket, _ in kept]),

@@ -8,6 +8,7 @@ WORLD_SIZE.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import tempfile
@@ -25,24 +26,28 @@ import torch.multiprocessing as multiprocessing
 from torch import Tensor
 
 from t2i.config import TrainConfig
+from t2i.dataset import Crew
 from t2i.devices import pick_device
-from t2i.errors import ModelError, T2IError, UsageError
+from t2i.errors import ModelError, PartialError, T2IError, UsageError
 
 PATIENCE = timedelta(days=7)  # a dead process closes its sockets at once; a slow one is only slow
 SECONDS_TO_LEAVE = 10
 
 
-class Team:
+class Team(Crew):
     """One process's place among those that train together.
 
     Args:
         rank: 0 for the leader.
         size: How many processes there are; 1 needs no others and costs nothing.
+
+    Attributes:
+        deadline: When the present stage shall end, by `time.monotonic`.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
-        self.leads = rank == 0
+        self.deadline = math.inf
 
     def share(self, rows: np.ndarray) -> np.ndarray:
         """This process's part of a batch, (B,) to (B / size,): every size-th row."""
@@ -80,16 +85,27 @@ class Team:
         if self.size == 1:
             return
         with _others_alive():
-            dist.barrier()
+            work = dist.barrier(async_op=True)
+            while not work.is_completed():  # torch itself would wait where no signal gets through
+                time.sleep(0.005)
+            work.wait()
 
-    @contextmanager
-    def leader_first(self) -> Iterator[None]:
-        """The leader runs the block alone, then the others: they find in caches what it has computed."""
-        if not self.leads:
-            self.wait()
-        yield
-        if self.leads:
-            self.wait()
+    def check(self, done: int, pieces: int) -> None:
+        """Refuse to go on encoding when the time is up.
+
+        Raises:
+            PartialError: Then.
+        """
+        if self.time_is_up():
+            raise PartialError(
+                f"--max-train-time is over before the first step: {done} of {pieces} batches of pictures are "
+                f"encoded{' by this process' * (self.size > 1)}",
+                "they stay: the same command goes on, and with more time it comes to training",
+            )
+
+    def time_is_up(self) -> bool:
+        """Whether the stage has had its `--max-train-time`."""
+        return time.monotonic() > self.deadline
 
 
 @contextmanager
@@ -271,10 +287,11 @@ def follow(config: TrainConfig, place: Team) -> None:
     from t2i.training import run_stages
     from t2i.training.inputs import check_inputs
     from t2i.training.reading import read_dataset
+    from t2i.training.session import Stop
 
     _leave_signals_to_leader()
     folder = check_inputs(config, read_dataset(config))
-    for _ in run_stages(config, folder, place, threading.Event()):
+    for _ in run_stages(config, folder, place, Stop()):
         pass
 
 

@@ -5,21 +5,58 @@ from __future__ import annotations
 from pathlib import Path
 
 from t2i.config import TrainConfig
-from t2i.dataset import BucketPlan, ImageFolder, load_pictures, load_pixels, pixels_key, read_folder
+from t2i.dataset import (
+    BucketPlan,
+    Columns,
+    ImageFolder,
+    Packed,
+    find_packed,
+    load_pictures,
+    load_pixels,
+    pixels_key,
+    read_unpacked,
+    unpack,
+)
 from t2i.errors import UsageError
 from t2i.methods import TrainingData
 from t2i.training.validation import hold_out
 
 
-def read_dataset(config: TrainConfig) -> ImageFolder:
-    """The pictures and captions of a run; nothing is decoded.
+def packed_dataset(config: TrainConfig) -> Packed | None:
+    """The dataset of a run where it is no folder of pictures, and has to be unpacked.
 
     Raises:
-        DatasetError: As `read_folder`.
+        UsageError: Captions that only a folder can have; and as `find_packed`.
+        DatasetError: As `find_packed`.
+    """
+    return find_packed(
+        config.dataset,
+        Columns.of(config.captions, config.instance_prompt, config.image_column, config.caption_column),
+        config.dataset_config,
+        config.offline,
+        config.captions,
+    )
+
+
+def read_dataset(config: TrainConfig, packed: Packed | None = None) -> ImageFolder:
+    """The pictures and captions of a run; nothing is decoded.
+
+    Args:
+        config: The run.
+        packed: Its `packed_dataset`, unpacked; None finds and unpacks it here, if it is one.
+
+    Raises:
+        DatasetError: As `read_folder`, `find_packed` and `unpack`.
         UsageError: Buckets that no picture can be in.
     """
     bucket_plan(config)
-    return read_folder(Path(config.dataset), config.captions, config.instance_prompt, config.follow_symlinks)
+    if packed is None and (packed := packed_dataset(config)) is not None:
+        for _ in unpack(packed):
+            pass
+    return read_unpacked(
+        config.dataset, packed, config.captions, config.instance_prompt, config.follow_symlinks,
+        config.image_column, config.caption_column,
+    )  # fmt: skip
 
 
 def bucket_plan(config: TrainConfig) -> BucketPlan | None:

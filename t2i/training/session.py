@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from t2i import durable
 from t2i.dataset import HASHES
-from t2i.errors import StorageError, T2IError
+from t2i.errors import Interrupted, StorageError, T2IError
 
 LOCK, CACHE = ".lock", "cache"
 
@@ -54,18 +55,49 @@ def _withdraw(output: Path, made: Sequence[Path]) -> None:
             folder.rmdir()
 
 
+class Stop(threading.Event):
+    """Set when the run shall end after the present step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.immediate = False
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A block that has no checkpoint to save: a signal ends it where it is.
+
+        Raises:
+            Interrupted: Then. Tables keep the pieces of theirs that are finished.
+        """
+        self.immediate = True
+        try:
+            if self.is_set():
+                raise KeyboardInterrupt
+            yield
+        except KeyboardInterrupt as error:
+            raise Interrupted(
+                "stopped before the first step of the stage; what was computed once and for all stays",
+                "the same command goes on",
+            ) from error
+        finally:
+            self.immediate = False
+
+
 @contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set an event, so that the loop stops between two steps; a second is immediate."""
-    stopped = threading.Event()
+def stop_signals() -> Iterator[Stop]:
+    """SIGINT and SIGTERM are noted, so that the loop stops between two steps; a second is immediate."""
+    stopped, owner = Stop(), os.getpid()
     if threading.current_thread() is not threading.main_thread():
         yield stopped
         return
 
     def stop(number: int, frame: object) -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
+        if os.getpid() != owner:  # a process that decodes, to which a terminal sends the signal too
+            return
+        again = stopped.is_set()
         stopped.set()
+        if again or stopped.immediate:
+            raise KeyboardInterrupt
 
     kept = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

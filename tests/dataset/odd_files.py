@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 SUFFIX = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
@@ -194,9 +194,27 @@ def narrow(draw: Random) -> Odd:
     return Odd(".png", encoded(noise(draw, size=(64, 3)), "PNG"), frozenset({"extreme-aspect"}), "64x3")
 
 
+def indexed(draw: Random) -> Odd:
+    form = str(draw.choice(["PNG", "WEBP"]))
+    told = {"palette"} if form == "PNG" else set()  # a WebP keeps the colours, not the palette
+    return Odd(SUFFIX[form], encoded(noise(draw).quantize(8), form), frozenset(told), f"palette {form}")
+
+
+def profiled(draw: Random) -> Odd:
+    form = any_form(draw)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    data = encoded(noise(draw), form, icc_profile=profile)
+    return Odd(SUFFIX[form], data, frozenset({"profile"}), f"{form} with a profile")
+
+
+def tiny(draw: Random) -> Odd:
+    form, size = any_form(draw), tuple(int(side) for side in draw.integers(1, 8, 2))
+    return Odd(SUFFIX[form], encoded(noise(draw, size=size), form), frozenset({"tiny"}), f"{form} {size}")
+
+
 MAKERS: tuple[Callable[[Random], Odd], ...] = (
     truncated, flipped, foreign, bomb, plain, turned, animated, clear, deep, inks, bad_exif, talkative,
-    nothing, renamed, narrow, truncated, flipped,
+    nothing, renamed, narrow, truncated, flipped, indexed, profiled, tiny,
 )  # fmt: skip
 
 

@@ -122,8 +122,8 @@ def test_parts(tmp_path: Path) -> None:
     assert folder.summary().endswith("1 of them held out in val/, 1 of them held out in test/")
     pictures = load_pictures(folder, 8, tmp_path / "cache")
     assert [example.file.name for example in pictures.folder.examples] == ["a.png", "b.png", "c.png"]
-    assert pictures.held_out == {2}
-    assert set(pictures.rows(0, 50, 0)) == {0, 1}
+    assert {row: example.part for row, example in enumerate(pictures.folder.examples)}[2] == "val"
+    assert set(pictures.holding_out([2]).rows(0, 50, 0)) == {0, 1}
 
 
 def test_parts_in_one_metadata_file(tmp_path: Path) -> None:
