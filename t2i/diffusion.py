@@ -2,16 +2,18 @@
 
 Symbols: ᾱ (alpha bar) is the product of 1 − β up to a timestep; x_0 clean latents, ε noise,
 x_t = √ᾱ x_0 + √(1−ᾱ) ε (Ho et al. 2020, arXiv:2006.11239, eq. 4). This module knows no network and no file.
+
+Rectified flow mixes along a straight line instead, x_t = (1−s) x_0 + s ε, which is the same picture at the
+noise level ᾱ = (1−s)² / ((1−s)² + s²) in another scale. So ᾱ names the level of either process, SNR = ᾱ /
+(1−ᾱ) of both is the same, and what is predicted says which of the two scales the latents are in.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow_prediction")
 
 
 def alphas_cumprod(betas: Tensor, zero_terminal_snr: bool = False) -> Tensor:
@@ -62,6 +64,42 @@ def add_noise(original: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     return broadcast(alpha_bar.sqrt(), original) * original + broadcast((1 - alpha_bar).sqrt(), noise) * noise
 
 
+def flow_alpha_bar(time: Tensor) -> Tensor:
+    """ᾱ of the point s on a straight path from data (0) to noise (1), any shape; inverse of `flow_time`."""
+    return (1 - time) ** 2 / ((1 - time) ** 2 + time**2)
+
+
+def flow_time(alpha_bar: Tensor) -> Tensor:
+    """s = √(1−ᾱ) / (√ᾱ + √(1−ᾱ)): where on a straight path the noise level ᾱ is, 0…1, any shape."""
+    return (1 - alpha_bar).sqrt() / (alpha_bar.sqrt() + (1 - alpha_bar).sqrt())
+
+
+def flow_alphas_cumprod(count: int = 1000) -> Tensor:
+    """ᾱ at the timesteps 0…count of rectified flow, s = timestep / count: (count + 1,), float64, 1 to 0."""
+    return flow_alpha_bar(torch.arange(count + 1, dtype=torch.float64) / count)
+
+
+def interpolate(original: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    """x_t = (1−s) x_0 + s ε.
+
+    Args:
+        original: x_0, (B, C, h, w).
+        noise: ε, same shape.
+        time: s of each row, 0…1, (B,) or a scalar.
+
+    Source: Liu et al. 2022, arXiv:2209.03003, eq. (1); Lipman et al. 2022, arXiv:2210.02747, section 4.1.
+    Both count from noise to data; 0 is data here, as in Esser et al. 2024, arXiv:2403.03206, section 3.
+    """
+    return broadcast(1 - time, original) * original + broadcast(time, noise) * noise
+
+
+def noised(original: Tensor, noise: Tensor, alpha_bar: Tensor, prediction_type: str) -> Tensor:
+    """x_t in the scale that a network of this prediction type knows, (B, C, h, w)."""
+    if prediction_type == "flow_prediction":
+        return interpolate(original, noise, flow_time(alpha_bar))
+    return add_noise(original, noise, alpha_bar)
+
+
 def velocity(original: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     """v = √ᾱ ε − √(1−ᾱ) x_0, (B, C, h, w).
 
@@ -73,6 +111,8 @@ def velocity(original: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
 def training_target(original: Tensor, noise: Tensor, alpha_bar: Tensor, prediction_type: str) -> Tensor:
     """What the network should have said, (B, C, h, w).
 
+    For rectified flow that is ε − x_0, the direction of the path, whatever the level.
+
     Raises:
         ValueError: `prediction_type` is not one of `PREDICTION_TYPES`.
     """
@@ -82,6 +122,8 @@ def training_target(original: Tensor, noise: Tensor, alpha_bar: Tensor, predicti
         return velocity(original, noise, alpha_bar)
     if prediction_type == "sample":
         return original
+    if prediction_type == "flow_prediction":
+        return noise - original
     raise ValueError(f"prediction_type {prediction_type!r} is not one of {', '.join(PREDICTION_TYPES)}")
 
 
@@ -100,25 +142,9 @@ def original_from(model_output: Tensor, latents: Tensor, alpha_bar: Tensor, pred
         return signal * latents - spread * model_output
     if prediction_type == "sample":
         return model_output
+    if prediction_type == "flow_prediction":
+        return latents - broadcast(flow_time(alpha_bar), latents) * model_output
     raise ValueError(f"prediction_type {prediction_type!r} is not one of {', '.join(PREDICTION_TYPES)}")
-
-
-def pred_original_sample(model_output: Tensor, latents: Tensor, timestep: Tensor, scheduler: Any) -> Tensor:
-    """x̂_0 at a scheduler's own timestep, in the scaled space of x_t = √ᾱ x_0 + √(1−ᾱ) ε.
-
-    Args:
-        model_output: Raw (guided) UNet output, (B, C, h, w).
-        latents: x_t in the same space, (B, C, h, w). For schedulers that keep x = x_0 + σ ε (the
-            Euler and Heun family, LMS), pass `scheduler.scale_model_input(latents, timestep)`.
-        timestep: One of `scheduler.timesteps`; fractions are interpolated between training steps.
-        scheduler: A Diffusers scheduler with `alphas_cumprod` and `config.prediction_type`.
-    """
-    table = scheduler.alphas_cumprod.float().cpu()
-    position = float(timestep)
-    below = min(int(position), len(table) - 1)
-    above = min(below + 1, len(table) - 1)
-    alpha_bar = torch.lerp(table[below], table[above], position - below)
-    return original_from(model_output, latents, alpha_bar, scheduler.config.prediction_type)
 
 
 def snr(alpha_bar: Tensor) -> Tensor:
@@ -130,7 +156,8 @@ def min_snr_weight(alpha_bar: Tensor, gamma: float, prediction_type: str) -> Ten
     """Loss weight per row that stops nearly clean steps from dominating, (B,).
 
     min(SNR, γ) / SNR for epsilon, min(SNR, γ) / (SNR + 1) for v, min(SNR, γ) for x_0. Written in ᾱ so
-    that SNR = 0 has its limit instead of 0/0.
+    that SNR = 0 has its limit instead of 0/0. For rectified flow min(SNR, γ) s²: an error of the velocity
+    is s times smaller as an error of x̂_0 = x_t − s v.
 
     Source: Hang et al. 2023, arXiv:2303.09556, section 3.4.
     """
@@ -139,6 +166,8 @@ def min_snr_weight(alpha_bar: Tensor, gamma: float, prediction_type: str) -> Ten
         return ratio.clamp(max=gamma) * (1 - alpha_bar)  # 1 / (SNR + 1) = 1 − ᾱ
     if prediction_type == "epsilon":
         return torch.where(ratio > gamma, gamma / ratio.clamp(min=gamma), torch.ones_like(ratio))
+    if prediction_type == "flow_prediction":
+        return ratio.clamp(max=gamma) * flow_time(alpha_bar) ** 2
     return ratio.clamp(max=gamma)
 
 
@@ -147,9 +176,10 @@ def logit_normal_timesteps(
 ) -> Tensor:
     """Timesteps whose noise level σ = √((1−ᾱ)/ᾱ) has a normally distributed logarithm, (count,), int64.
 
-    In the time t = σ / (1 + σ) of a straight path from data to noise, ln σ is the logit of t. Middle noise
-    levels, where there is most to learn, come more often than in a uniform draw. One in sixteen is drawn
-    uniformly all the same, or else a terminal step of pure noise would never be seen.
+    In the time s = σ / (1 + σ) of a straight path from data to noise, ln σ is the logit of s: for rectified
+    flow this is the draw of Esser et al., and a shift of α of theirs is a mean of ln α. Middle noise levels,
+    where there is most to learn, come more often than in a uniform draw. One in sixteen is drawn uniformly
+    all the same, or else a terminal step of pure noise would never be seen.
 
     Args:
         count: How many.

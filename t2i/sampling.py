@@ -8,14 +8,15 @@ It never sees a prompt, a file or a UNet: the network is a `Denoiser`, the metho
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from t2i.diffusion import original_from
+from t2i.diffusion import flow_alpha_bar, flow_alphas_cumprod, original_from
+from t2i.schedulers import is_flow, make_scheduler
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(latents (B, C, h, w) at unit variance, timestep ()) -> model output (B, C, h, w), guidance included."""
@@ -32,7 +33,7 @@ class Step:
         model_output: Raw network output, (B, C, h, w); its meaning is the checkpoint's prediction type.
         model_input: Latents that the network was given, (B, C, h, w).
         alpha_bar: ᾱ of `model_input`, ().
-        prediction_type: "epsilon", "v_prediction" or "sample".
+        prediction_type: "epsilon", "v_prediction", "sample" or "flow_prediction".
     """
 
     index: int
@@ -66,6 +67,8 @@ def noise_levels(scheduler: Any) -> Tensor:
     leaves them. Methods that look at one step twice have entries twice: Heun all but the first, PNDM
     its second.
     """
+    if is_flow(scheduler.config):
+        return flow_alpha_bar(scheduler.sigmas.double().cpu())
     if hasattr(scheduler, "sigmas"):
         return 1 / (scheduler.sigmas.double().cpu() ** 2 + 1)
     last = getattr(scheduler, "final_alpha_cumprod", torch.tensor(1.0))
@@ -73,6 +76,22 @@ def noise_levels(scheduler: Any) -> Tensor:
         last = torch.tensor(1.0)  # its last step returns x̂_0 whatever `final_alpha_cumprod` says
     table = scheduler.alphas_cumprod.double().cpu()
     return torch.cat([table[scheduler.timesteps.long().cpu()], last.double().cpu().reshape(1)])
+
+
+def training_levels(scheduler_config: Mapping[str, Any]) -> Tensor:
+    """ᾱ at every timestep that a checkpoint's network was trained for, (T,), on the CPU.
+
+    Entry t is the level of timestep t: 1000 of a schedule of betas, float32; 1001 of rectified flow, float64.
+
+    Args:
+        scheduler_config: The checkpoint's scheduler_config.json.
+
+    Raises:
+        ModelError: The checkpoint's noise process is another one.
+    """
+    if is_flow(scheduler_config):
+        return flow_alphas_cumprod(int(scheduler_config.get("num_train_timesteps", 1000)))
+    return make_scheduler("ddim", scheduler_config).alphas_cumprod.float()
 
 
 @torch.no_grad()

@@ -113,7 +113,7 @@ def test_targets_and_their_inverse(prediction_type: str) -> None:
     draw = Generator().manual_seed(2)
     original, noise = torch.randn((2, 64, 4, 3, 3), generator=draw)
     level = torch.linspace(0.01, 0.999, 64)
-    noisy = diffusion.add_noise(original, noise, level)
+    noisy = diffusion.noised(original, noise, level, prediction_type)
     target = diffusion.training_target(original, noise, level, prediction_type)
     back = diffusion.original_from(target, noisy, level, prediction_type)
     torch.testing.assert_close(back, original, rtol=1e-4, atol=1e-4)
@@ -156,6 +156,7 @@ def test_min_snr_weights_are_the_papers(prediction_type: str) -> None:
     clipped = np.minimum(ratio, 5.0)
     with np.errstate(invalid="ignore"):
         expected = {"epsilon": clipped / ratio, "v_prediction": clipped / (ratio + 1), "sample": clipped}
+        expected["flow_prediction"] = clipped / (1 + np.sqrt(ratio)) ** 2  # √SNR = (1−s)/s, so s = 1/(1+√SNR)
     found = diffusion.min_snr_weight(level, 5.0, prediction_type).numpy()
     wanted = np.nan_to_num(expected[prediction_type], nan=1.0)
     np.testing.assert_allclose(found, wanted, rtol=1e-6)

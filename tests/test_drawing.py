@@ -208,7 +208,7 @@ def test_permission_is_asked_for_before_the_drawing(
 def test_explain_prompt_loads_no_network(
     run: Run, tiny_pocket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("t2i.weights.loading._load_network", None)
+    monkeypatch.setattr("t2i.weights.loading.load_network", None)
     result = run("generate", "a dgo", "-m", tiny_pocket, "--explain-prompt")
     assert result.code == 0 and "chunk 1" in result.out and "dog" in result.out
     assert list(Path().iterdir()) == []

@@ -155,7 +155,7 @@ def test_a_path_that_leads_nowhere_is_no_hub_id(tmp_path, monkeypatch):
 def test_a_vocabulary_is_that_of_the_whole_model(name, request, monkeypatch):
     source = resolve_model(str(request.getfixturevalue(f"tiny_{name}")))
     parts = load_model(source).family.parts
-    monkeypatch.setattr("t2i.weights.loading._load_network", None)
+    monkeypatch.setattr("t2i.weights.loading.load_network", None)
     tokenizer, words = load_vocabulary(source)
     assert words == parts.known_words and bool(words) == (name == "pocket")
     for text in ("a red dog", "", "zebra " * 40):

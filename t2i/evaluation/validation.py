@@ -7,16 +7,17 @@ with another autoencoder, noise schedule or prediction type have another loss.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from t2i import diffusion, latents, schedulers
+from t2i import diffusion, latents
 from t2i.dataset import Example, decode, to_pixels
 from t2i.evaluation.figures import Figure, NotMeasured, mean_figure
 from t2i.evaluation.subject import Subject
+from t2i.sampling import training_levels
+from t2i.schedulers import prediction_type
 from t2i.weights import LoadedModel
 
 LEVELS = 8  # timesteps of each row, one out of each eighth of the schedule
@@ -38,7 +39,7 @@ def measure_validation_loss(subject: Subject) -> list[Figure]:
         raise NotMeasured("the reference pictures have no captions")
     rows = np.linspace(0, len(captioned) - 1, min(limit, len(captioned))).astype(int)
     losses = validation_losses(subject.model, [captioned[row] for row in rows])
-    prediction = schedulers.make_scheduler("ddim", subject.model.scheduler_config).config.prediction_type
+    prediction = prediction_type(subject.model.scheduler_config)
     return [
         mean_figure(
             "validation loss", losses, subject.rounds, counted="rows", better="lower",
@@ -60,25 +61,25 @@ def validation_losses(model: LoadedModel, examples: Sequence[Example]) -> list[f
 
     Source: the training loss of Ho et al. 2020, arXiv:2006.11239, eq. (14), without weighting.
     """
-    scheduler = schedulers.make_scheduler("ddim", model.scheduler_config)
+    levels = training_levels(model.scheduler_config)
     losses: list[float] = []
     for start in range(0, len(examples), ROWS_TOGETHER):
         some = examples[start : start + ROWS_TOGETHER]
-        losses += _losses_of(model, scheduler, some, start)
+        losses += _losses_of(model, levels, some, start)
     return losses
 
 
-def _losses_of(model: LoadedModel, scheduler: Any, examples: Sequence[Example], first: int) -> list[float]:
+def _losses_of(model: LoadedModel, levels: Tensor, examples: Sequence[Example], first: int) -> list[float]:
     side = model.defaults.width
     table = np.stack([decode(example.file, side) for example in examples])
     originals = latents.encode(model.vae, to_pixels(table, range(len(table)))).float().cpu()
-    alphas, kind = scheduler.alphas_cumprod.float().cpu(), scheduler.config.prediction_type
+    kind = prediction_type(model.scheduler_config)
     losses = []
     for number, (original, example) in enumerate(zip(originals, examples, strict=True), first):
-        noise, timesteps = fixed_noise(number, original.shape, len(alphas))
+        noise, timesteps = fixed_noise(number, original.shape, len(levels))
         repeated = original.expand_as(noise)
-        noisy = diffusion.add_noise(repeated, noise, alphas[timesteps])
-        target = diffusion.training_target(repeated, noise, alphas[timesteps], kind)
+        noisy = diffusion.noised(repeated, noise, levels[timesteps], kind)
+        target = diffusion.training_target(repeated, noise, levels[timesteps], kind)
         conditioning = model.family.encode_prompts([example.caption] * LEVELS)
         denoiser = model.family.denoiser(conditioning, None, 1.0, side, side)
         device, dtype = model.unet.device, model.unet.dtype

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from t2i import diffusion
 from t2i.config import TrainConfig
-from t2i.dataset import Pictures, batch_rows
+from t2i.dataset import Crew, Pictures, batch_rows
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class TrainingData:
         labels: N classes, for a classifier.
         pictures: The same pictures as steps see them; None where that is one by one, as they are. Then the
             captions are one per row of these.
+        crew: The processes that compute together what is kept in `cache`.
     """
 
     pixels: np.ndarray
@@ -46,6 +47,7 @@ class TrainingData:
     conditioning: np.ndarray | None = None
     labels: Sequence[str] = ()
     pictures: Pictures | None = None
+    crew: Crew = field(default_factory=Crew)
 
     def training_rows(self) -> np.ndarray:
         """The pictures that are trained on, (at most N,), rising."""
@@ -76,6 +78,10 @@ class TrainingData:
     def pictures_of(self, rows: np.ndarray) -> np.ndarray:
         """Which of the N pictures they show, (B,)."""
         return rows if self.pictures is None else self.pictures.pictures_of(rows)
+
+    def time_ids(self, rows: np.ndarray) -> Tensor | None:
+        """Sizes and crops of what they show, int64 (B, 6), as SDXL is told them; None: nothing is known."""
+        return None if self.pictures is None else torch.from_numpy(self.pictures.time_ids(rows))
 
 
 class Method(Protocol):

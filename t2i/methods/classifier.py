@@ -27,7 +27,8 @@ from t2i.latents import decode, initial_noise
 from t2i.methods.base import TrainingData, norm_groups
 from t2i.methods.sheet import SHEET_SEED, save_sheet
 from t2i.methods.tables import cached_latents
-from t2i.schedulers import make_scheduler
+from t2i.sampling import training_levels
+from t2i.schedulers import prediction_type
 
 if TYPE_CHECKING:
     from t2i.weights import LoadedModel
@@ -109,7 +110,8 @@ class TrainClassifier:
         bf16 = trains_in_bf16(config.mixed_precision, device) and base.family.name not in EXACT_FAMILIES
         self.latents = cached_latents(self.vae, data.seen()[0], device, bf16)  # (V, C, h, w), float16
         self.answers = torch.tensor([labels.index(label) for label in data.labels])
-        self.alphas_cumprod: Tensor = make_scheduler("ddim", base.scheduler_config).alphas_cumprod.float()
+        self.prediction_type = prediction_type(base.scheduler_config)
+        self.alphas_cumprod = training_levels(base.scheduler_config)
         self.classifier: Any = NoisyClassifier(
             labels=tuple(labels), in_channels=self.latents.shape[1],
             block_out_channels=config.classifier_channels,
@@ -131,7 +133,7 @@ class TrainClassifier:
     def logits(self, rows: np.ndarray, timesteps: Tensor, noise: Tensor) -> Tensor:
         """What the classifier says of pictures at noise levels, (B, K)."""
         original = torch.from_numpy(self.latents[self.data.views(rows)]).float()
-        noisy = diffusion.add_noise(original, noise, self.alphas_cumprod[timesteps])
+        noisy = diffusion.noised(original, noise, self.alphas_cumprod[timesteps], self.prediction_type)
         return self.classifier(noisy.to(self.device), timesteps.to(self.device)).float()
 
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -160,7 +162,8 @@ class TrainClassifier:
             )
             original = torch.from_numpy(self.latents[shown]).float()
             alpha_bar = self.alphas_cumprod[timesteps[: len(shown)]]
-            lines.append(decode(self.vae, diffusion.add_noise(original, noise[: len(shown)], alpha_bar)))
+            mixed = diffusion.noised(original, noise[: len(shown)], alpha_bar, self.prediction_type)
+            lines.append(decode(self.vae, mixed))
         save_sheet(path, lines)
         return figures
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from t2i.conditioning import Conditioning
 from t2i.errors import DatasetError
+from t2i.families.control import predict_with_control
 from t2i.latents import spatial_factor
 from t2i.methods.denoising import DenoisingMethod
 
@@ -57,13 +58,8 @@ class TrainControlNet(DenoisingMethod):
         assert pictures is not None
         height, width = (side * spatial_factor(self.vae) for side in noisy.shape[-2:])
         arguments = self.family.unet_arguments(conditioning, width, height)
-        down, middle = self.controlnet(
-            noisy, timesteps, controlnet_cond=self.condition(pictures), return_dict=False, **arguments
-        )
-        return self.unet(
-            noisy, timesteps, return_dict=False, down_block_additional_residuals=down,
-            mid_block_additional_residual=middle, **arguments,
-        )[0]  # fmt: skip
+        conditions = self.condition(pictures)
+        return predict_with_control(self.unet, self.controlnet, conditions, 1.0, noisy, timesteps, arguments)
 
     def condition(self, pictures: np.ndarray) -> Tensor:
         """Conditioning pictures as a ControlNet takes them, (B, 3, H, W), 0…1."""

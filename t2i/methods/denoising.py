@@ -1,8 +1,8 @@
 """What every method that teaches a pretrained base shares: latents, prompts, noise, target, weight, sheets.
 
 Noise is added at a random timestep of the base's own schedule and the network learns to tell what the base
-predicts: ε, v or x_0 (Ho et al. 2020, arXiv:2006.11239, algorithm 1). What learns, and what becomes of it, is
-for subclasses to say.
+predicts: ε, v, x_0 (Ho et al. 2020, arXiv:2006.11239, algorithm 1) or the velocity of rectified flow (Liu et
+al. 2022, arXiv:2209.03003). What learns, and what becomes of it, is for subclasses to say.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,13 +27,14 @@ from t2i.devices import EXACT_FAMILIES, set_attention, trains_in_bf16
 from t2i.errors import ModelError
 from t2i.families import Denoiser
 from t2i.families.prompts import prompt_chunks
+from t2i.families.sdxl import SdxlFamily
 from t2i.guidance import classifier_free_guidance
 from t2i.latents import decode, initial_noise, spatial_factor
 from t2i.methods.base import TrainingData, draw_timesteps
 from t2i.methods.sheet import SHEET_SEED, save_sheet, sheet_captions
 from t2i.methods.tables import cached_latents, cached_prompts
-from t2i.sampling import denoise, initial_latents
-from t2i.schedulers import make_scheduler, set_timesteps
+from t2i.sampling import denoise, initial_latents, training_levels
+from t2i.schedulers import make_scheduler, prediction_type, set_timesteps
 
 if TYPE_CHECKING:
     from t2i.weights import LoadedModel
@@ -82,13 +84,15 @@ class DenoisingMethod(ABC):
                 "give a multiple of it",
             )
         self.schedule: Mapping[str, Any] = self.base.scheduler_config
-        self.prediction_type = str(self.schedule.get("prediction_type", "epsilon"))
-        self.alphas_cumprod: Tensor = make_scheduler("ddim", self.schedule).alphas_cumprod.float()
+        self.prediction_type = prediction_type(self.schedule)
+        self.alphas_cumprod = training_levels(self.schedule)
         bf16 = trains_in_bf16(config.mixed_precision, device) and not small
         seen = data.seen()
         self.bucket_latents = [cached_latents(self.vae, one, device, bf16) for one in seen]  # (V, C, h, w)
         self.prior_latents = (
-            None if data.prior is None else cached_latents(self.vae, data.prior, device, bf16)
+            None
+            if data.prior is None
+            else cached_latents(self.vae, replace(data.prior, crew=data.crew), device, bf16)
         )
         self.adapt()
         if config.gradient_checkpointing:
@@ -96,7 +100,9 @@ class DenoisingMethod(ABC):
         self.captions = self.captions_of(data)
         self._read_captions()
         self.sheet_prompts = self._sheet_prompts()
-        self.base_sheet = self._cached_base_sheet()  # (P, 3, H, W), uint8
+        with data.crew.leader_first():
+            self._time_ids(np.zeros(1, dtype=np.int64))  # the sizes of all pictures are read once
+            self.base_sheet = self._cached_base_sheet()  # (P, 3, H, W), uint8
 
     # What a subclass decides.
 
@@ -142,7 +148,8 @@ class DenoisingMethod(ABC):
         return nn.ModuleDict(self.learning())
 
     def frozen(self) -> Mapping[str, Any]:
-        return {"base": self.base_key}
+        told = isinstance(self.family, SdxlFamily) and self.data.pictures is not None
+        return {"base": self.base_key} | ({"time ids": "of the pictures"} if told else {})
 
     def notices(self) -> list[str]:
         places = self.family.parts.tokenizers[0].model_max_length
@@ -155,7 +162,7 @@ class DenoisingMethod(ABC):
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         latents = self.bucket_latents[self.data.bucket_of(rows)]
         original = torch.from_numpy(latents[self.data.views(rows)]).float()  # (B, C, h, w)
-        captions, count = self.kinds[rows], len(rows)
+        captions, count, sizes = self.kinds[rows], len(rows), self._time_ids(rows)
         if self.prior_latents is not None:
             chosen = torch.randint(len(self.prior_latents), (count,), generator=generator).numpy()
             original = torch.cat([original, torch.from_numpy(self.prior_latents[chosen]).float()])
@@ -171,23 +178,31 @@ class DenoisingMethod(ABC):
             added = noise + self.config.input_perturbation * torch.randn(noise.shape, generator=generator)
 
         alpha_bar = self.alphas_cumprod[timesteps]
-        noisy = diffusion.add_noise(original, added, alpha_bar)
+        noisy = diffusion.noised(original, added, alpha_bar, self.prediction_type)
         target = diffusion.training_target(original, noise, alpha_bar, self.prediction_type)
         self.before_forward(generator)
         noisy = noisy.to(self.device, memory_format=torch.channels_last)
-        output = self.predict(
-            noisy, timesteps.to(self.device), self.conditioning(captions), self.data.pictures_of(rows)
-        )
+        conditioning = replace(self.conditioning(captions), time_ids=sizes)
+        output = self.predict(noisy, timesteps.to(self.device), conditioning, self.data.pictures_of(rows))
         error = (output.float() - target.to(self.device)).pow(2).mean((1, 2, 3))  # (B,)
         plain = error.detach()
         if self.config.snr_gamma > 0:
             weight = diffusion.min_snr_weight(alpha_bar, self.config.snr_gamma, self.prediction_type)
-            error = error * weight.to(self.device)
+            error = error * weight.to(error)
         figures = {"mse": plain[:count].mean().item()}
         if self.prior_latents is None:
             return error.mean(), figures
         figures["prior_mse"] = plain[count:].mean().item()
         return error[:count].mean() + self.config.prior_weight * error[count:].mean(), figures
+
+    def _time_ids(self, rows: np.ndarray) -> Tensor | None:
+        """What SDXL is told of the sizes of a step's pictures, prior pictures last, (B, 6)."""
+        sizes = self.data.time_ids(rows) if isinstance(self.family, SdxlFamily) else None
+        if sizes is None or self.prior_latents is None:
+            return sizes
+        side = self.config.resolution  # the base drew them so, and they are squares
+        drawn = torch.tensor([[side, side, 0, 0, side, side]]).repeat(len(rows), 1)
+        return torch.cat([sizes, drawn])
 
     def before_forward(self, generator: torch.Generator) -> None:
         """Called in each step after everything else was drawn."""
@@ -264,7 +279,8 @@ class DenoisingMethod(ABC):
         self.tokens = self._tokens(self.distinct)
         self._tables: list[np.ndarray] = []
         if not self.text_learns:
-            self._tables = cached_prompts(self.family, self.tokens, self.data.cache, self.base_key)
+            with self.data.crew.leader_first():
+                self._tables = cached_prompts(self.family, self.tokens, self.data.cache, self.base_key)
 
     def _tokens(self, prompts: Sequence[str]) -> list[Tensor]:
         """One tensor an encoder, (B, 1, places): the first chunk of each prompt."""

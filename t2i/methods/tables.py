@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from t2i.conditioning import Conditioning
-from t2i.dataset import cached_table, to_pixels
+from t2i.dataset import cached_table, shared_table, to_pixels
 from t2i.latents import normalise
 from t2i.methods.base import TrainingData, update_digest
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 def cached_latents(
     vae: AutoencoderKL, data: TrainingData, device: torch.device, bf16: bool = False
 ) -> np.ndarray:
-    """Posterior means of every picture, times the scaling factor, computed once.
+    """Posterior means of every picture, times the scaling factor, computed once, by all processes of a run.
 
     Args:
         vae: Left as it came.
-        data: The pictures.
+        data: The pictures, and who shares the work.
         device: Where `vae` is.
         bf16: Encode in bfloat16: four times as fast on a CPU with AMX, half a percent of noise in latents.
 
@@ -53,15 +53,11 @@ def cached_latents(
         return normalise(vae, means).to(torch.float16).cpu().numpy()
 
     size = 16 if device.type == "cpu" else 128  # what one core's cache holds is encoded half as fast again
-
-    def encoded() -> Iterator[np.ndarray]:
-        for chunk in np.array_split(np.arange(len(data.pixels)), max(1, len(data.pixels) // size)):
-            yield encode(chunk)
-
+    chunks = np.array_split(np.arange(len(data.pixels)), max(1, len(data.pixels) // size))
     shrink = 2 ** (len(vae.config.block_out_channels) - 1)
     height, width = (side // shrink for side in data.pixels.shape[-2:])
     shape = (len(data.pixels), vae.config.latent_channels, height, width)
-    latents = cached_table(path, shape, np.float16, encoded)
+    latents = shared_table(path, shape, np.float16, chunks, encode, data.crew)
     vae.encoder.to(memory_format=torch.contiguous_format)
     return latents
 

@@ -1,7 +1,8 @@
 """The denoising UNet on latents, conditioned on text (Rombach et al. 2022, arXiv:2112.10752).
 
-Noise is added at a random timestep and the network learns to tell it (Ho et al. 2020, algorithm 1), with
-captions dropped now and then so that classifier-free guidance works (Ho & Salimans 2022, arXiv:2207.12598).
+Noise is added at a random timestep and the network learns to tell it (Ho et al. 2020, algorithm 1), or the
+way from data to noise (Liu et al. 2022, arXiv:2209.03003, algorithm 1), with captions dropped now and then
+so that classifier-free guidance works (Ho & Salimans 2022, arXiv:2207.12598).
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from t2i import diffusion
 from t2i.config import TrainConfig
+from t2i.config.train_methods import FLOW
 from t2i.devices import trains_in_bf16
 from t2i.errors import ModelError
 from t2i.guidance import classifier_free_guidance
 from t2i.methods.base import TrainingData, draw_timesteps, norm_groups
 from t2i.methods.clip import cut_captions, tokenize, words_of
 from t2i.methods.compilation import compiled
+from t2i.methods.latent_weighting import channel_weights
 from t2i.methods.sheet import SHEET_SEED, save_sheet, sheet_captions
 from t2i.methods.tables import cached_latents
 from t2i.sampling import denoise, initial_latents
@@ -78,8 +81,14 @@ class TrainUNet:
         self.no_caption = tokenize(self.tokenizer, [""])  # (1, L)
         bf16 = trains_in_bf16(config.mixed_precision, device)
         self.latents = cached_latents(self.vae, data.seen()[0], device, bf16)  # (N, C, h, w), float16
-        betas = diffusion.scaled_linear_betas()
-        self.alphas_cumprod = diffusion.alphas_cumprod(betas, config.zero_terminal_snr)
+        self.counts: Tensor | None = None  # (C, 1, 1)
+        if config.latent_weighting == "decoder":
+            self.counts = channel_weights(self.vae, self.latents)[:, None, None].to(device)
+        if config.prediction_type == FLOW:
+            self.alphas_cumprod = diffusion.flow_alphas_cumprod()
+        else:
+            betas = diffusion.scaled_linear_betas()
+            self.alphas_cumprod = diffusion.alphas_cumprod(betas, config.zero_terminal_snr)
 
     def trainable(self) -> nn.ModuleDict:
         learning = {"unet": self.unet}
@@ -92,7 +101,11 @@ class TrainUNet:
         return staying if self.config.train_text_encoder else staying | {"text_encoder": self.text_encoder}
 
     def notices(self) -> list[str]:
-        return cut_captions(self.tokenizer, self.data.captions, self.tokens)
+        told = cut_captions(self.tokenizer, self.data.captions, self.tokens)
+        if self.counts is not None:
+            weights = ", ".join(f"{weight:g}" for weight in self.counts.flatten().tolist())
+            told.append(f"latent channels count in the loss by {weights}")
+        return told
 
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         original = torch.from_numpy(self.latents[self.data.views(rows)]).float()  # (B, C, h, w)
@@ -103,17 +116,18 @@ class TrainUNet:
         tokens = torch.where(dropped[:, None], self.no_caption, self.tokens[torch.from_numpy(rows)])
 
         alpha_bar = self.alphas_cumprod[timesteps]
-        noisy = diffusion.add_noise(original, noise, alpha_bar)
+        noisy = diffusion.noised(original, noise, alpha_bar, self.config.prediction_type)
         target = diffusion.training_target(original, noise, alpha_bar, self.config.prediction_type)
         with torch.set_grad_enabled(self.config.train_text_encoder):
             prompt_embeds = self.text_encoder(tokens.to(self.device)).last_hidden_state
         noisy = noisy.to(self.device, memory_format=torch.channels_last)
         output = self._unet_in_training(noisy, timesteps.to(self.device), prompt_embeds).sample.float()
-        error = (output - target.to(self.device)).pow(2).mean((1, 2, 3))  # (B,)
-        plain = error.detach().mean().item()
+        squares = (output - target.to(self.device)).pow(2)
+        plain = squares.detach().mean().item()
+        error = (squares if self.counts is None else squares * self.counts).mean((1, 2, 3))  # (B,)
         if self.config.snr_gamma > 0:
             weight = diffusion.min_snr_weight(alpha_bar, self.config.snr_gamma, self.config.prediction_type)
-            error = error * weight.to(self.device)
+            error = error * weight.to(error)
         return error.mean(), {"mse": plain}
 
     def sample(self, path: Path, prompts: Sequence[str]) -> dict[str, float]:
@@ -130,7 +144,7 @@ class TrainUNet:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         shape = self.latents.shape[1:]
         noise = torch.cat([torch.randn(1, *shape, generator=generator) for generator in generators])
-        scheduler = make_scheduler("ddim", scheduler_config(self.config))
+        scheduler = make_scheduler(None, scheduler_config(self.config))
         set_timesteps(scheduler, self.config.sampling_steps)
         latents = initial_latents(noise.to(self.device), scheduler)
 
@@ -180,7 +194,23 @@ def build_unet(config: TrainConfig, channels: int, side: int, text_width: int) -
 
 
 def scheduler_config(config: TrainConfig) -> dict[str, Any]:
-    """The noise schedule that the UNet was trained on, as Diffusers writes it."""
+    """The noise process that the UNet was trained on, as Diffusers writes it.
+
+    Of the classes for rectified flow it is one that `StableDiffusionPipeline` can run: those of flow matching
+    lack what it asks of a scheduler.
+    """
+    if config.prediction_type == FLOW:
+        return {
+            "_class_name": "DPMSolverMultistepScheduler",
+            "num_train_timesteps": 1000,
+            "prediction_type": config.prediction_type,
+            "use_flow_sigmas": True,
+            "flow_shift": 1.0,
+            "solver_order": 2,
+            "algorithm_type": "dpmsolver++",
+            "final_sigmas_type": "zero",
+            "steps_offset": 1,  # no effect, but Diffusers' pipeline complains about 0
+        }
     return {
         "_class_name": "DDIMScheduler",
         "num_train_timesteps": 1000,

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from t2i.errors import ModelError, UsageError
+from t2i.schedulers.flow import is_flow, make_flow_scheduler, prediction_type
 from t2i.schedulers.table import SCHEDULERS, Row, check_available, find_row, is_available, rows
 
 __all__ = [
@@ -20,7 +21,9 @@ __all__ = [
     "check_available",
     "find_row",
     "is_available",
+    "is_flow",
     "make_scheduler",
+    "prediction_type",
     "row_for_class",
     "rows",
     "set_timesteps",
@@ -35,7 +38,7 @@ BETA_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
 # Latents have no fixed range, so clipping x̂_0 to [−1, 1], a default of DDIM and DDPM, destroys them.
 LATENT_ARGUMENTS = {"clip_sample": False}
 NO_SAMPLE_PREDICTION = ("PNDMScheduler", "EulerAncestralDiscreteScheduler")
-OTHER_PROCESS = ("FlowMatch", "EDM", "VQDiffusion", "ScoreSde", "CogVideo")
+OTHER_PROCESS = ("EDM", "VQDiffusion", "ScoreSde", "CogVideo")
 
 
 def row_for_class(class_name: str, config: Mapping[str, Any]) -> str:
@@ -49,15 +52,16 @@ def row_for_class(class_name: str, config: Mapping[str, Any]) -> str:
         ModelError: The noise process is not the one of these models.
         UsageError: The process fits, but no row has this solver; the hint has near ones.
     """
-    if class_name.startswith(OTHER_PROCESS) or config.get("prediction_type") == "flow_prediction":
+    if class_name.startswith(OTHER_PROCESS):
         raise ModelError(f"{class_name} describes another noise process than t2i's schedulers run")
     sde = str(config.get("algorithm_type", "")).startswith("sde")
     if class_name == "DPMSolverMultistepScheduler" and not sde:
         return "dpm++2m-karras" if config.get("use_karras_sigmas") else "dpm++2m"
     if class_name == "DPMSolverSinglestepScheduler" and not sde:
         raise UsageError("the checkpoint's own scheduler has no row here", "choose --scheduler dpm++2m")
-    for row in SCHEDULERS.values():
-        if row.class_name == class_name and row.name not in ("dpm++2m", "dpm++2m-karras"):
+    for row in reversed(SCHEDULERS.values()):  # the last of two rows: euler, not ddim, for flow matching
+        mine = (row.class_name, row.flow_class if is_flow(config) else None)
+        if class_name in mine and row.name not in ("dpm++2m", "dpm++2m-karras"):
             return row.name
     named = {row.class_name: row.name for row in SCHEDULERS.values()}
     near = [named[name] for name in difflib.get_close_matches(class_name, named, n=2, cutoff=0.6)]
@@ -90,6 +94,8 @@ def make_scheduler(name: str | None, scheduler_config: Mapping[str, Any]) -> Any
         row_for_class(own_class, scheduler_config)  # raises: no row can run this process
     row = find_row(name or own_name or "")
     check_available(row)
+    if is_flow(scheduler_config):
+        return make_flow_scheduler(row, scheduler_config)
     if scheduler_config.get("prediction_type") == "sample" and row.class_name in NO_SAMPLE_PREDICTION:
         raise UsageError(
             f"scheduler {row.name} cannot run a model that predicts the sample", "try --scheduler ddim"
@@ -144,7 +150,7 @@ def set_timesteps(scheduler: Any, steps: int, device: Any = None) -> None:
         UsageError: The scheduler has no such number of steps: too many for the training timesteps,
             levels that repeat, or a list of another length.
     """
-    kind = type(scheduler).__name__
+    kind, flow = type(scheduler).__name__, is_flow(scheduler.config)
     try:
         scheduler.set_timesteps(steps, device=device)
     except ValueError as error:
@@ -160,7 +166,7 @@ def set_timesteps(scheduler: Any, steps: int, device: Any = None) -> None:
     allowed = len(timesteps) - steps  # Heun lists all but the first level twice, PNDM its second timestep
     if (
         repeats > max(allowed, 0)
-        or max(timesteps) >= scheduler.config.num_train_timesteps
+        or max(timesteps) >= scheduler.config.num_train_timesteps + flow  # pure noise is 1000, else 999
         or min(timesteps) < 0
     ):
         raise UsageError(f"--steps {steps}: too many for {kind} on this model", "try fewer steps")

@@ -24,6 +24,7 @@ class Row:
         aliases: Names used elsewhere, AUTOMATIC1111's first.
         needs: A package that this row needs beyond t2i's own, or None.
         calls_per_step: Network calls per step.
+        flow_class: The Diffusers class that does it for models of rectified flow; None = no class does.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Row:
     aliases: tuple[str, ...] = ()
     needs: str | None = None
     calls_per_step: int = 1
+    flow_class: str | None = None
 
 
 # Options by which one Diffusers class becomes several rows; a row says all of them, so that options of
@@ -49,7 +51,13 @@ _PLAIN_2M = {
 
 _ROWS = (
     Row("ddpm", "DDPMScheduler", "Ho et al. 2020, arXiv:2006.11239", stochastic=True, aliases=("DDPM",)),
-    Row("ddim", "DDIMScheduler", "Song et al. 2020, arXiv:2010.02502", aliases=("DDIM",)),
+    Row(
+        "ddim",
+        "DDIMScheduler",
+        "Song et al. 2020, arXiv:2010.02502",
+        aliases=("DDIM",),
+        flow_class="FlowMatchEulerDiscreteScheduler",  # on straight paths the two make the same step
+    ),
     # Without the Runge-Kutta start, as every latent-diffusion checkpoint asks for: then it is PLMS.
     Row(
         "pndm",
@@ -59,7 +67,13 @@ _ROWS = (
         order=4,
         aliases=("PLMS",),
     ),
-    Row("euler", "EulerDiscreteScheduler", "Karras et al. 2022, arXiv:2206.00364", aliases=("Euler",)),
+    Row(
+        "euler",
+        "EulerDiscreteScheduler",
+        "Karras et al. 2022, arXiv:2206.00364",
+        aliases=("Euler",),
+        flow_class="FlowMatchEulerDiscreteScheduler",
+    ),
     Row(
         "euler-a",
         "EulerAncestralDiscreteScheduler",
@@ -74,6 +88,7 @@ _ROWS = (
         order=2,
         aliases=("Heun",),
         calls_per_step=2,
+        flow_class="FlowMatchHeunDiscreteScheduler",
     ),
     Row(
         "dpm++2m",
@@ -82,6 +97,7 @@ _ROWS = (
         _PLAIN_2M,
         order=2,
         aliases=("DPM++ 2M",),
+        flow_class="DPMSolverMultistepScheduler",
     ),
     Row(
         "dpm++2m-karras",
@@ -107,9 +123,15 @@ _ROWS = (
         order=2,
         stochastic=True,
         aliases=("DPM++ SDE",),
+        flow_class="DPMSolverSinglestepScheduler",
     ),
     Row(
-        "unipc", "UniPCMultistepScheduler", "Zhao et al. 2023, arXiv:2302.04867", order=2, aliases=("UniPC",)
+        "unipc",
+        "UniPCMultistepScheduler",
+        "Zhao et al. 2023, arXiv:2302.04867",
+        order=2,
+        aliases=("UniPC",),
+        flow_class="UniPCMultistepScheduler",
     ),
     Row(
         "lcm",
@@ -189,6 +211,7 @@ def rows() -> list[dict[str, Any]]:
         {
             "name": row.name,
             "class": row.class_name,
+            "flow_class": row.flow_class,
             "order": row.order,
             "calls_per_step": row.calls_per_step,
             "stochastic": row.stochastic,

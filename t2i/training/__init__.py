@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from t2i import checkpoints
 from t2i.config import TrainConfig
-from t2i.dataset import ImageFolder
+from t2i.dataset import ImageFolder, unpack
 from t2i.methods import METHODS
 from t2i.training.class_images import draw_class_images
 from t2i.training.export import result_of
@@ -16,9 +15,9 @@ from t2i.training.folder import check_folder, stages_of, why_done
 from t2i.training.inputs import check_inputs, with_inputs
 from t2i.training.optimising import check_optimizer
 from t2i.training.processes import Team, check_processes, follow, follows, team
-from t2i.training.reading import load_data, read_dataset
+from t2i.training.reading import load_data, packed_dataset, read_dataset
 from t2i.training.resuming import dataset_digest
-from t2i.training.session import CACHE, locked, stop_signals
+from t2i.training.session import CACHE, Stop, locked, stop_signals
 from t2i.training.stage import Progress, Stage, planned_steps
 from t2i.training.start import check_start, settled
 from t2i.training.trackers import check_trackers
@@ -39,7 +38,8 @@ def train(config: TrainConfig) -> Iterator[Progress]:
         DatasetError: The dataset cannot be used.
         StorageError: The run folder is taken, full or forbidden, or holds what would be replaced.
         ModelError: A part that a stage needs is missing, or the loss is no longer finite.
-        Interrupted: SIGINT or SIGTERM; a checkpoint was saved.
+        Interrupted: SIGINT or SIGTERM; a checkpoint was saved, unless the first step was not yet done.
+        PartialError: `--max-train-time` was over before the first step.
     """
     config = settled(config)
     if follows():
@@ -52,7 +52,10 @@ def train(config: TrainConfig) -> Iterator[Progress]:
     check_optimizer(config)
     check_trackers(config)
     check_start(config)
-    folder = check_inputs(config, read_dataset(config))
+    packed = packed_dataset(config)
+    if packed is not None:
+        yield from (Progress(stages_of(config)[0], 0, 0, notice=told) for told in unpack(packed))
+    folder = check_inputs(config, read_dataset(config, packed))
     with locked(output), stop_signals() as stopped:
         checkpoints.sweep_temporaries(output)
         with team(config) as processes:
@@ -60,7 +63,7 @@ def train(config: TrainConfig) -> Iterator[Progress]:
 
 
 def run_stages(
-    config: TrainConfig, folder: ImageFolder, processes: Team, stopped: threading.Event
+    config: TrainConfig, folder: ImageFolder, processes: Team, stopped: Stop
 ) -> Iterator[Progress]:
     """The stages of a run, in one of its processes.
 
@@ -76,12 +79,12 @@ def run_stages(
         for told in draw_class_images(config, stopped):
             yield Progress(stages[0], 0, 0, notice=told)
     processes.wait()  # nobody decodes class pictures before they are there
-    with processes.leader_first():
+    with stopped.at_once(), processes.leader_first():
         data, understood = load_data(config, folder, cache)
     yield from (Progress(stages[0], 0, 0, notice=text) for text in understood)
     assert data.pictures is not None
     folder = data.pictures.folder
-    with processes.leader_first():
+    with stopped.at_once(), processes.leader_first():
         data = with_inputs(config, folder, data)
     pictures_and_captions = dataset_digest(data)
     noticed: set[str] = set()
@@ -91,7 +94,8 @@ def run_stages(
         if done:
             yield Progress(stage, 0, 0, notice=done)
         elif shared or processes.leads:
-            running = Stage(config, stage, data, processes if shared else Team())
+            with stopped.at_once():
+                running = Stage(config, stage, data, processes if shared else Team())
             if processes.leads:  # what is true of the data is told by the first stage that meets it
                 new = [text for text in running.method.notices() if text not in noticed]
                 noticed.update(new)

@@ -15,6 +15,7 @@ from t2i.config import TrainConfig
 from t2i.devices import DTYPES
 from t2i.methods import METHODS, SCRATCH, Method, TrainingData
 from t2i.naming import slug
+from t2i.schedulers import row_for_class
 from t2i.training.folder import PARTS
 from t2i.training.resuming import dataset_digest
 from t2i.training.start import base_key, base_of
@@ -84,15 +85,16 @@ def _save_parts(config: TrainConfig, method: Method, data: TrainingData) -> Made
 
 def _save_new_model(config: TrainConfig, method: Method, data: TrainingData) -> Made:
     """A model trained from scratch, which calls itself a pocket."""
+    parts = method.parts()
+    schedule = parts["scheduler_config"]
     defaults = {
         "family": "pocket",
         "steps": config.sampling_steps,
         "guidance_scale": config.guidance_scale,
-        "scheduler": "ddim",
+        "scheduler": row_for_class(schedule["_class_name"], schedule),
         "width": config.resolution,
         "height": config.resolution,
     }
-    parts = method.parts()
     return _save_model(config, data, {
         **parts, "text_encoders": [parts["text_encoder"]], "tokenizers": [parts["tokenizer"]]
     }, defaults)  # fmt: skip
@@ -144,6 +146,13 @@ def _save_lora(config: TrainConfig, method: Method, data: TrainingData) -> Made:
     return Made(path, f"t2i generate {_prompt(data)}{_base(config)} --lora {path}")
 
 
+def _save_controlnet(config: TrainConfig, method: Method, data: TrainingData) -> Made:
+    path = _save_parts(config, method, data).path / "controlnet"
+    follows = "PICTURE.png" + (f" --control-kind {config.control_kind}" if config.control_kind else "")
+    command = f"t2i generate {_prompt(data)}{_base(config)} --controlnet {path} --control-image {follows}"
+    return Made(path, command)
+
+
 def _save_embedding(config: TrainConfig, method: Method, data: TrainingData) -> Made:
     """One file, in a folder of its own: an SDXL file's token is the file's name."""
     from safetensors.torch import save
@@ -168,6 +177,7 @@ WRITERS: dict[str, Callable[[TrainConfig, Method, TrainingData], Made]] = {
     "dreambooth": _save_tuned_model,
     "lora": _save_lora,
     "textual-inversion": _save_embedding,
+    "controlnet": _save_controlnet,
 }
 
 

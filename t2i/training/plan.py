@@ -61,7 +61,7 @@ def plan_run(config: TrainConfig) -> Iterator[str]:
     check_optimizer(config)
     check_trackers(config)
     check_start(config)
-    folder = read_dataset(config)
+    folder = read_dataset(config).without_test()
     held_out = hold_out(folder, config.validation_split, None)
     learnt = len(folder.examples) - len(held_out)
     yield f"dataset   {folder.summary()}; {learnt} to learn from, {len(held_out)} held out"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ FREE_ON_RESUME = {
     "sample_prompts", "guidance_scale", "sampling_steps", "save_dtype", "gradient_checkpointing",
     "lora_format", "validation_steps", "report_to", "memorisation_samples",
     # What these change is seen in the pictures and captions.
-    "follow_symlinks", "max_bad", "alpha_background",
+    "follow_symlinks", "max_bad", "alpha_background", "image_column", "caption_column", "dataset_config",
+    "offline",
 }  # fmt: skip
 # These change the rest of the run on purpose (train longer): allowed, said, and recorded as not exact.
 RECORDED_ON_RESUME = {
     "max_train_steps", "lr_decay", "learning_rate", "lr_warmup_steps", "weight_decay", "ema_decay",
-    "snr_gamma", "timestep_sampling", "logit_mean", "logit_std", "compile", "num_processes",
+    "snr_gamma", "timestep_sampling", "logit_mean", "logit_std", "latent_weighting", "compile",
+    "num_processes",
     "epochs", "lr_scheduler", "lr_power", "noise_offset", "input_perturbation", "lora_dropout",
     "prior_weight", "optimizer", "batch_size", "gradient_accumulation_steps",
 }  # fmt: skip
@@ -41,7 +44,7 @@ def changed_settings(
     """Settings of a stage that differ and are allowed to; one that is not allowed to is refused.
 
     Args:
-        before: The settings then; one that did not exist yet is no difference.
+        before: The settings then; one that is not there is no difference.
         now: The settings of this run.
         stage: Which; what it does not look at may be anything.
         made: What was made with `before`, for the message.
@@ -76,7 +79,9 @@ def check_resumable(path: Path, state: Mapping[str, Any], config: TrainConfig, s
             f"{path} is a checkpoint of {state['stage']}, this run trains {stage}",
             f"give --method {state['stage']}",
         )
-    return changed_settings(state["config"], config.to_dict(), stage)
+    # What did not exist yet had its default; None stands for what the base model says.
+    defaults = {item.name: item.default for item in fields(TrainConfig) if item.default is not None}
+    return changed_settings(defaults | state["config"], config.to_dict(), stage)
 
 
 def dataset_digest(data: TrainingData) -> str:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,8 @@ class Stage:
     """One method on one dataset, from its start or a checkpoint to its end."""
 
     def __init__(self, config: TrainConfig, name: str, data: TrainingData, team: Team) -> None:
+        limit = math.inf if config.max_train_time is None else config.max_train_time * 60
+        team.deadline = time.monotonic() + limit
         self.config, self.name, self.data, self.team = config, name, data, team
         self.folder = Path(config.output) / name
         self.checkpoints = self.folder / CHECKPOINTS
@@ -74,8 +76,7 @@ class Stage:
             torch.set_float32_matmul_precision("medium")
         torch.manual_seed(config.seed)  # decides the weights of new parts
         start = start_parts(config, name)
-        with team.leader_first():  # latents are computed once
-            self.method: Method = METHODS[name](config, data, start, self.device)
+        self.method: Method = METHODS[name](config, replace(data, crew=team), start, self.device)
         self.modules: nn.ModuleDict = self.method.trainable()
         learning = ((key, value) for key, value in self.modules.named_parameters() if value.requires_grad)
         self.parameters = dict(learning)
@@ -138,12 +139,11 @@ class Stage:
             watch.log(0, watch.validate(0))
             watch.sample(0)
         yield from self._notices(watch)
-        began = time.monotonic()
         halt = stopped.is_set()
         while self.step < self.total and not halt:
             lap = time.monotonic()
             with watch.journal.phase("training"):
-                figures = self._one_step(stopped.is_set() or self._time_is_up(began))
+                figures = self._one_step(stopped.is_set() or self.team.time_is_up())
             halt = figures.pop("halt") > 0
             figures["images_per_s"] = pictures_per_step(config) / (time.monotonic() - lap)
             looked = self.step % watch.validation_steps == 0 or self.step == self.total
@@ -158,7 +158,7 @@ class Stage:
             yield from self._notices(watch)
             yield Progress(self.name, self.step, self.total, figures=figures)
             if self.team.size == 1:  # nobody else has to hear of it in the next step
-                halt = stopped.is_set() or self._time_is_up(began)
+                halt = stopped.is_set() or self.team.time_is_up()
         if self.step < self.total and not stopped.is_set():  # the time is up: what is exported is judged too
             watch.log(self.step, watch.validate(self.step))
         self._save(watch)
@@ -299,10 +299,6 @@ class Stage:
             self.exact = False
             notice += f"; changed: {', '.join(changed)}"
         yield self.tell(notice)
-
-    def _time_is_up(self, began: float) -> bool:
-        limit = self.config.max_train_time
-        return limit is not None and time.monotonic() - began > limit * 60
 
 
 def pictures_per_step(config: TrainConfig) -> int:

@@ -11,9 +11,11 @@ from t2i import checkpoints, weights
 from t2i.catalog import DEFAULT_MODEL
 from t2i.config import TrainConfig
 from t2i.config.train import OWN_PARTS
+from t2i.config.train_methods import SNR_GAMMA
 from t2i.devices import EXACT_FAMILIES
 from t2i.errors import ModelError
 from t2i.methods import METHODS
+from t2i.schedulers import is_flow
 from t2i.training.folder import CHECKPOINTS, PARTS, stages_of
 from t2i.training.resuming import check_resumable
 from t2i.weights.safety import read_config
@@ -40,6 +42,7 @@ def settled(config: TrainConfig) -> TrainConfig:
         "guidance_scale": defaults.guidance_scale,
         "sampling_steps": defaults.steps,
         "max_train_steps": method.pocket_steps if small and config.epochs is None else None,
+        "snr_gamma": 0.0 if is_flow(source.inspection.scheduler_config) else SNR_GAMMA,
     }
     uses = {name: described.only for name, described in config.options().items()}
     wanted = [name for name in found if not uses[name] or config.method in uses[name]]
@@ -52,7 +55,7 @@ def base_of(config: TrainConfig) -> weights.ModelSource:
     Raises:
         ModelError: There is no such model, or it cannot be used.
     """
-    source = weights.fetch_model(weights.resolve_model(config.model or DEFAULT_MODEL))
+    source = weights.fetch_model(weights.resolve_model(config.model or DEFAULT_MODEL, config.offline))
     _ = source.inspection
     return source
 

@@ -33,7 +33,7 @@ def check(rows: list[dict[str, object]]) -> None:
 
 
 def test_kill_and_resume(shapes: Path, tmp_path: Path) -> None:
-    check(kill(shapes, tmp_path, kills=6))
+    check(kill(shapes, tmp_path, kills=3))
 
 
 @pytest.mark.slow

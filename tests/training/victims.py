@@ -25,7 +25,7 @@ import t2i.methods  # noqa: F401  (the heavy imports, paid here)
 from t2i.checkpoints import list_checkpoints, newest_checkpoint
 from t2i.training import train
 
-STEPS = 12
+STEPS = 10
 POINTS = ["checkpoint.save:2", "checkpoint.save:5", "folder.before_rename:3", "file.before_rename:9"]
 POINTS += ["checkpoint.rotate:1", "checkpoint.rotate:3", "best.save:2", "page.write:2"]
 
