@@ -6,8 +6,6 @@ print 0.2 and 1/α_t.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import diffusers
 import numpy as np
 import pytest
@@ -19,14 +17,7 @@ from t2i import diffusion
 from t2i.sampling import denoise
 from t2i.schedulers import make_scheduler, set_timesteps
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two threads on tensors this small cost more than they bring."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 T = 1000

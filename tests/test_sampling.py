@@ -26,13 +26,7 @@ STEPS = pytest.mark.parametrize("steps", [13, 25, 50])
 POCKET, SD1, SD2 = (SCHEDULER_CONFIGS[name] for name in ("pocket", "sd1", "sd2"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two threads on tensors this small cost more than they bring."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def normal(seed: int, shape: tuple[int, ...] = SMALL) -> Tensor:
