@@ -6,14 +6,15 @@
         for record in draw_batch(todo, folder, manifest):
             record["file"], record["status"]
 
-`plan` gives every picture an id and a file name, `refusals` finds what cannot be drawn here, `manifest` keeps
-what became of it, `drawing` draws, or `workers` do, on several devices or machines. `reporting` tells of it:
-`report` (HTML by `page`, contact sheets by `sheet`), `junit`, and `verdicts` on the expected pictures of a
-`golden` file.
+`plan` gives every picture an id and a file name, `estimating` says how long it will take, `refusals` finds
+what cannot be drawn here, `manifest` keeps what became of it, `drawing` draws, or `workers` do, on several
+devices or machines. `reporting` tells of it: `report` (HTML by `page`, contact sheets by `sheet`), `junit`,
+and `verdicts` on the expected pictures of a `golden` file.
 Nothing heavy is imported before the first picture is drawn.
 """
 
 from t2i.batch.drawing import Limits, draw_batch
+from t2i.batch.estimating import Estimate, estimate
 from t2i.batch.manifest import (
     Manifest,
     Record,
@@ -23,7 +24,7 @@ from t2i.batch.manifest import (
     open_manifest,
     read_records,
 )
-from t2i.batch.plan import BatchJob, Estimate, estimate, in_shard, is_done, plan_batch
+from t2i.batch.plan import BatchJob, in_shard, is_done, plan_batch
 from t2i.batch.refusals import find_refusals
 from t2i.batch.reporting import Reporting
 from t2i.batch.workers import WorkersLost, check_crew, count_workers, draw_shared

@@ -68,19 +68,6 @@ class BatchJob:
     adapters: str = "[]"
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What the missing pictures will take, by those of the same settings that are there.
-
-    Attributes:
-        seconds: Of drawing; None where only a cluster knows how many workers there are.
-        size_bytes: Of files.
-    """
-
-    seconds: float | None
-    size_bytes: int
-
-
 def plan_batch(
     entries: Sequence[Entry],
     records: Mapping[str, Record],
@@ -143,38 +130,6 @@ def is_done(job: BatchJob, records: Mapping[str, Record], folder: Path) -> bool:
         return durable.sha256_file(folder / job.file) == record.get("sha256")
     except OSError:
         return False
-
-
-def estimate(
-    todo: Sequence[BatchJob],
-    done: Sequence[BatchJob],
-    records: Mapping[str, Record],
-    folder: Path,
-    workers: int | None = 1,
-) -> Estimate | None:
-    """What `todo` will take; None if for some of its settings no picture has been measured.
-
-    Args:
-        todo: What is missing.
-        done: What is there.
-        records: Of the manifest.
-        folder: Of the pictures.
-        workers: That draw at once, each as fast as those that drew `done`; None: nobody knows.
-    """
-    measured: dict[tuple[Any, ...], list[tuple[float, int]]] = {}
-    for job in done:
-        seconds = records[job.id].get("seconds")
-        if isinstance(seconds, (int, float)):
-            rows = measured.setdefault(in_common(job.config), [])
-            rows.append((seconds, (folder / job.file).stat().st_size))
-    if not todo or any(in_common(job.config) not in measured for job in todo):
-        return None
-    means = {
-        config: (sum(row[0] for row in rows) / len(rows), sum(row[1] for row in rows) / len(rows))
-        for config, rows in measured.items()
-    }
-    seconds, size = (sum(means[in_common(job.config)][which] for job in todo) for which in (0, 1))
-    return Estimate(None if workers is None else seconds / min(workers, len(todo)), round(size))
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,7 @@ class Plan:
             "todo": len(self.todo),
             "estimated_s": round(seconds, 1) if seconds is not None else None,
             "estimated_bytes": self.estimate.size_bytes if self.estimate else None,
+            "estimate_is_measured": self.estimate.measured if self.estimate else None,
         }
 
     def refuse(self, records: batch.Records) -> None:
@@ -221,9 +222,7 @@ class Plan:
         if self.done:
             line += f", {len(self.done)} done, {len(self.todo)} to draw"
         if self.estimate is not None:
-            seconds, size = self.estimate.seconds, f"{self.estimate.size_bytes / 1e6:.3g} MB"
-            about = size if seconds is None else f"{_time(seconds)} and {size}"
-            line += f", about {about} by the pictures that are there"
+            line += f", {_about(self.estimate)}"
         notice(line)
         if self.parsed.duplicates:
             notice(f"{_count(self.parsed.duplicates, 'picture')} asked for more than once, drawn once")
@@ -319,6 +318,22 @@ class Plan:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def _about(estimate: Estimate) -> str:
+    """Time and disk in words, and how far to trust them."""
+    figures = [] if estimate.seconds is None else [_time(estimate.seconds)]
+    if estimate.size_bytes is not None:
+        figures.append(_size(estimate.size_bytes))
+    if not figures:
+        return "how long is not known before the model is here"
+    source = "by the pictures that are there" if estimate.measured else "a guess from the size of the model"
+    return f"about {' and '.join(figures)} ({source})"
+
+
+def _size(size_bytes: int) -> str:
+    unit, name = (1e9, "GB") if size_bytes >= 1e9 else (1e6, "MB") if size_bytes >= 1e6 else (1e3, "kB")
+    return f"{size_bytes / unit:.3g} {name}"
 
 
 def _time(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +10,6 @@ import pytest
 from command_line import Result, Run, run_line
 
 from t2i import pipeline
-from t2i.batch import estimate, plan_batch
-from t2i.batch.plan import BatchJob
-from t2i.batch.workers import count_workers, crews
-from t2i.config.batch import BatchConfig
-from t2i.promptfiles import PromptOptions, parse_prompt_file
 
 
 @pytest.fixture
@@ -148,31 +142,3 @@ def test_bad_input_of_every_option_is_one_line(run: Run, options: list[str]) -> 
     assert (refused.code, refused.out) == (2, ""), refused.err
     assert [line.partition(":")[0] for line in refused.err.splitlines()] in (["error"], ["error", "hint"])
     assert not Path("out").exists()
-
-
-# ---- how long it will take
-
-
-def jobs_of(tiny_pocket: Path, count: int) -> list[BatchJob]:
-    text = "".join(f"a dog --d {seed}\n" for seed in range(count)).encode()
-    entries = parse_prompt_file(text, "txt", options=PromptOptions({"model": str(tiny_pocket)})).entries
-    return plan_batch(entries, {}, Path("nowhere"))
-
-
-def test_several_workers_take_less_time(tiny_pocket: Path, tmp_path: Path) -> None:
-    done, *todo = jobs_of(tiny_pocket, 9)
-    (tmp_path / done.file).write_bytes(b"0" * 50)
-    records: Mapping[str, Any] = {done.id: {"seconds": 3.0}}
-    for workers, seconds in ((1, 24.0), (2, 12.0), (3, 8.0), (100, 3.0), (None, None)):
-        found = estimate(todo, [done], records, tmp_path, workers)
-        assert found is not None and (found.seconds, found.size_bytes) == (seconds, 400)
-
-
-def test_how_many_workers_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crews, "local_devices", lambda devices: ["cuda:0", "cuda:1", "cuda:2"])
-    for values, count in (
-        ({}, 1), ({"devices": "cpu,cpu"}, 2), ({"devices": "all"}, 3), ({"engine": "ray"}, 3),
-        ({"engine": "ray", "ray_address": "auto"}, None),
-        ({"engine": "ray", "ray_address": "auto", "devices": "cuda,cuda"}, 2),
-    ):  # fmt: skip
-        assert count_workers(BatchConfig(output="out", **values)) == count
