@@ -13,6 +13,7 @@ OWN_PARTS = ("scratch", "vae", "clip", "unet")
 ON_A_BASE = ("lora", "full", "dreambooth", "textual-inversion", "controlnet")
 METHODS = (*ON_A_BASE, "classifier", *OWN_PARTS)
 BUCKETED = ("lora", "full", "dreambooth", "textual-inversion")
+COMPILED = (*BUCKETED, *OWN_PARTS)
 MIRRORED = (*BUCKETED, "classifier", *OWN_PARTS)  # conditioning pictures are not mirrored
 DENOISING = (*ON_A_BASE, "scratch", "unet")
 LR_SCHEDULERS = ("cosine-tail", "constant", "cosine", "linear", "polynomial")
@@ -104,7 +105,7 @@ class RunOptions(Config):
     compile: bool = option(
         False,
         "torch.compile UNet and VAE: minutes at the start, faster steps; a CPU needs a C++ compiler",
-        only=("scratch", "vae", "clip", "unet"),
+        only=COMPILED,
     )
 
     max_train_steps: int | None = option(
@@ -236,6 +237,10 @@ class RunOptions(Config):
             raise UsageError(
                 "--resume CHECKPOINT continues one stage, and --method scratch trains several",
                 "give --resume latest, or the --method of the checkpoint: vae, clip or unet",
+            )
+        if self.compile and self.buckets:
+            raise UsageError(
+                "--compile with --buckets would compile every size anew", "leave one of them out"
             )
         if self.compile and self.method == "clip":
             raise UsageError("--compile: the clip stage has nothing to compile", "leave it out")

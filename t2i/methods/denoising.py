@@ -31,6 +31,7 @@ from t2i.families.sdxl import SdxlFamily
 from t2i.guidance import classifier_free_guidance
 from t2i.latents import decode, initial_noise, spatial_factor
 from t2i.methods.base import TrainingData, draw_timesteps
+from t2i.methods.compilation import compiled
 from t2i.methods.sheet import SHEET_SEED, save_sheet, sheet_captions
 from t2i.methods.tables import cached_latents, cached_prompts
 from t2i.sampling import denoise, initial_latents, training_levels
@@ -97,6 +98,8 @@ class DenoisingMethod(ABC):
         self.adapt()
         if config.gradient_checkpointing:
             self._checkpoint_gradients()
+        # Sample sheets and validation have shapes of their own and stay with the module as it is.
+        self._unet_in_training = compiled(self.unet) if config.compile else self.unet
         self.captions = self.captions_of(data)
         self._read_captions()
         self.sheet_prompts = self._sheet_prompts()
@@ -136,7 +139,8 @@ class DenoisingMethod(ABC):
         """
         height, width = (side * spatial_factor(self.vae) for side in noisy.shape[-2:])
         arguments = self.family.unet_arguments(conditioning, width, height)
-        return self.unet(noisy, timesteps, return_dict=False, **arguments)[0]
+        network = self._unet_in_training if torch.is_grad_enabled() else self.unet
+        return network(noisy, timesteps, return_dict=False, **arguments)[0]
 
     def parts(self) -> dict[str, Any]:
         """Part name → trained part, ready to be saved."""

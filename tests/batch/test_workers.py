@@ -129,6 +129,15 @@ def test_what_a_dying_worker_was_drawing_is_drawn_by_another(run: Run) -> None:
     assert crew.started == 3, "it was replaced"
 
 
+def test_a_real_worker_is_killed_before_it_answers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("--deterministic", output="alone").code == 0
+    with monkeypatch.context() as patch:
+        patch.setenv("T2I_FAULT", "worker.before_answer:5")
+        result = run("--deterministic", "--devices", "cpu", "--batch-size", 1)
+    assert result.code == 0 and pictures("out") == pictures("alone") and statuses() == ["done"] * 6
+    assert result.err.count("what it was drawing is drawn again (1 of the pictures)") == 1, result.err
+
+
 def test_a_picture_that_kills_every_worker_fails_alone(run: Run) -> None:
     crew = InThisProcess(2, dies=lambda number, prompts: "a red drum" in prompts)
     result = run("--batch-size", 3, crew=crew)

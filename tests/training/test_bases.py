@@ -14,7 +14,7 @@ from test_methods import learn, one_step, snapshot
 
 from t2i.errors import T2IError
 from t2i.latents import decode
-from t2i.methods import METHODS, SCRATCH, TrainingData
+from t2i.methods import METHODS, SCRATCH, TrainingData, denoising
 from t2i.training.start import start_parts
 
 STEPS_BY_HEART = 400
@@ -76,6 +76,44 @@ def test_a_random_choice_of_a_step_is_decided_by_its_generator(data: TrainingDat
     first = loss(5)
     torch.randn(3)
     assert loss(5) == first != loss(6)
+
+
+def test_only_steps_run_the_compiled_network(
+    data: TrainingData, tiny_pocket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def counted(module: torch.nn.Module) -> Any:
+        return lambda *values, **named: calls.append(len(values[0])) or module(*values, **named)
+
+    monkeypatch.setattr(denoising, "compiled", counted)
+    method = make("lora", tiny_pocket, data, resolution=32, compile=True)
+    plain = make("lora", tiny_pocket, data, resolution=32)
+    assert calls == [], "the base's sheet has shapes of its own"
+    assert one_step(method) == one_step(plain) and calls == [4]
+    assert torch.equal(method.draw(["a red circle"], [1]), plain.draw(["a red circle"], [1]))
+    assert calls == [4]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "changes"), [("lora", {}), ("full", {"gradient_checkpointing": True})])
+def test_a_compiled_step_learns_what_the_plain_one_learns(
+    name: str, changes: dict[str, Any], data: TrainingData, tiny_pocket: Path
+) -> None:
+    """In bfloat16, where a backward of all zeros went unnoticed once."""
+
+    def learned(**more: Any) -> dict[str, torch.Tensor]:
+        method = make(name, tiny_pocket, data, resolution=32, **changes, **more)
+        with torch.autocast("cpu", torch.bfloat16):
+            method.loss(np.arange(4), torch.Generator().manual_seed(1))[0].backward()
+        learning = method.trainable().named_parameters()
+        return {key: value.grad for key, value in learning if value.grad is not None}
+
+    plain, fast = learned(), learned(compile=True)
+    largest = max(value.norm() for value in plain.values())
+    assert plain.keys() == fast.keys() and largest > 0
+    for key, value in plain.items():
+        assert (fast[key] - value).norm() < 0.1 * value.norm() + 0.01 * largest, key
 
 
 @pytest.mark.parametrize("base", ["tiny_sd1", "tiny_sd2", "tiny_sdxl", "tiny_pocket"])
