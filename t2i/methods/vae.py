@@ -184,7 +184,9 @@ def standardise_latents(
     """Fold the latents' mean and standard deviation per channel into the 1×1 convolutions around them.
 
     Afterwards each latent channel has mean 0 and deviation 1 over the data, the pictures are unchanged, and
-    `scaling_factor` is 1: plain Diffusers pipelines, which know one factor and no shift, stay right.
+    `scaling_factor` is 1: plain Diffusers pipelines, which know one factor and no shift, stay right. The
+    deviation is that of latents drawn from the posterior: a channel that the KL term has emptied, whose mean
+    hardly moves, stays as quiet as it is and is not blown up to noise that a UNet has to predict.
 
     Args:
         vae: Changed in place.
@@ -193,12 +195,14 @@ def standardise_latents(
         count: Pictures that are measured, evenly spread over the data.
     """
     rows = np.linspace(0, len(pixels) - 1, min(count, len(pixels))).astype(np.int64)
-    means = [
-        vae.encode(to_pixels(pixels, chunk).to(device)).latent_dist.mean.float()
+    posteriors = [
+        vae.encode(to_pixels(pixels, chunk).to(device)).latent_dist
         for chunk in np.array_split(rows, max(1, len(rows) // 64))
     ]
-    latents = torch.cat(means)  # (N, C, h, w)
-    mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    latents = torch.cat([one.mean.float() for one in posteriors])  # (N, C, h, w)
+    noise = torch.cat([one.var.float() for one in posteriors])
+    mean = latents.mean((0, 2, 3))
+    deviation = (latents.var((0, 2, 3)) + noise.mean((0, 2, 3))).sqrt()
     channels = len(mean)
     before, after = vae.quant_conv, vae.post_quant_conv
     before.weight[:channels] /= deviation[:, None, None, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +176,11 @@ def test_a_yaml_bomb_is_refused_at_once() -> None:
 
 @pytest.mark.parametrize("text", ["- " * 100_000, "\n" + "[" * 100_000, "{a: " * 100_000])
 def test_endless_nesting_is_refused(text: str) -> None:
-    (mistake,) = mistakes(text, "yaml")  # the reader in C would end the process
-    assert "inside of each other" in mistake.message and mistake.line == text.count("\n") + 1
+    (mistake,) = mistakes(
+        text, "yaml"
+    )  # an older reader in C would end the process, a newer one says it first
+    assert re.search("inside of each other|nesting depth", mistake.message)
+    assert mistake.line == text.count("\n") + 1
 
 
 @pytest.mark.parametrize("format", ["txt", "jsonl", "csv", "toml", "yaml"])
