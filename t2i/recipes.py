@@ -5,6 +5,7 @@ Knows no files and no tensors. A recipe holds base names and content hashes, nev
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -99,14 +100,23 @@ def dumps(recipe: Mapping[str, Any]) -> str:
     Raises:
         StorageError: Longer than a picture may carry.
     """
-    text = json.dumps(recipe, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    text = text.encode("utf-8", "replace").decode()  # a lone surrogate in a prompt cannot be written
+    text = _text(recipe)
     if len(text.encode()) > MAX_RECIPE_BYTES:
         raise StorageError(
             f"the recipe has {len(text.encode())} bytes or more, and a picture can carry {MAX_RECIPE_BYTES}",
             "use a shorter prompt or --metadata minimal",
         )
     return text
+
+
+def digest(recipe: Mapping[str, Any]) -> str:
+    """SHA-256 of the whole recipe as JSON, hexadecimal; also of one that no picture could carry."""
+    return hashlib.sha256(_text(recipe).encode()).hexdigest()
+
+
+def _text(recipe: Mapping[str, Any]) -> str:
+    text = json.dumps(recipe, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return text.encode("utf-8", "replace").decode()  # a lone surrogate in a prompt cannot be written
 
 
 def check_fits(config: GenerateConfig) -> None:

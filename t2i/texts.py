@@ -20,3 +20,8 @@ def latin(text: str) -> str:
     """Text in the letters that Pillow's own font has: without accents, a question mark for each other one."""
     letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
     return "".join(letters).replace("×", "x").encode("ascii", "replace").decode()
+
+
+def count_of(number: int, what: str) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{number} {what}" + ("" if number == 1 else "s")

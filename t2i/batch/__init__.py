@@ -25,7 +25,7 @@ from t2i.batch.manifest import (
     read_records,
 )
 from t2i.batch.plan import BatchJob, in_shard, is_done, plan_batch
-from t2i.batch.refusals import find_refusals
+from t2i.batch.refusals import find_refusals, with_refusals
 from t2i.batch.reporting import Reporting
 from t2i.batch.workers import WorkersLost, check_crew, count_workers, draw_shared
 
@@ -33,4 +33,5 @@ __all__ = [
     "BatchJob", "Estimate", "Limits", "Manifest", "Record", "Records", "Reporting", "WorkersLost",
     "check_crew", "count_workers", "draw_batch", "draw_shared", "estimate", "find_refusals", "in_shard",
     "is_done", "keep_run_seed", "kept_run_seed", "open_manifest", "plan_batch", "read_records",
+    "with_refusals",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t2i import durable, images
+from t2i import durable, images, recipes
 from t2i.batch.manifest import Manifest, Record
 from t2i.batch.plan import BatchJob, in_common
 from t2i.batch.writing import Writer
@@ -125,7 +125,7 @@ def draw_batch(
         job: BatchJob, outcome: Picture | Exception, seconds: float, encoded: Future[bytes | Exception]
     ) -> Record:
         nonlocal not_written
-        record = save(job, encoded.result(), seconds, folder, manifest, overwrite, remarks(outcome))
+        record = save(job, encoded.result(), seconds, folder, manifest, overwrite, remarks(outcome, metadata))
         not_written += record["status"] == "failed" and not isinstance(outcome, Exception)
         return record
 
@@ -158,12 +158,16 @@ def draw_batch(
 
 
 def group_jobs(jobs: Sequence[BatchJob]) -> list[list[BatchJob]]:
-    """Pictures by what a batch has in common, those of one model together, else in the order of the file."""
+    """Pictures by what a batch has in common, those of one model together, else in the order of the file.
+
+    What cannot be drawn comes first.
+    """
     groups: dict[tuple[Any, ...], dict[tuple[Any, ...], list[BatchJob]]] = {}
     for job in jobs:
         key = in_common(job.config), str(job.problem)
         groups.setdefault(_model_key(job.config), {}).setdefault(key, []).append(job)
-    return [group for of_model in groups.values() for group in of_model.values()]
+    ordered = [group for of_model in groups.values() for group in of_model.values()]
+    return sorted(ordered, key=lambda group: group[0].problem is None)  # what surely fails needs no model
 
 
 def _model_key(config: GenerateConfig) -> tuple[Any, ...]:
@@ -308,16 +312,26 @@ def save(
     return record
 
 
-def remarks(outcome: Picture | Exception) -> dict[str, Any]:
-    """What a line of the manifest says besides of a picture that did not come about as planned.
+def remarks(outcome: Picture | Exception, metadata: str) -> dict[str, Any]:
+    """What a line of the manifest says besides of a picture that was made.
+
+    Args:
+        outcome: Of `draw_group`.
+        metadata: What of the recipe is in the file.
 
     Returns:
-        "notes", what a person should know of it; "memory", what was given up so that it fits (of
-        `t2i.memory.STEPS`); neither, mostly.
+        "recipe_sha256", of the whole recipe as JSON; "metadata" where that is not "full". And of one that did
+        not come about as planned "notes", what a person should know of it, or "memory", what was given up so
+        that it fits (of `t2i.memory.STEPS`).
     """
     if isinstance(outcome, Exception):
         return {}
-    found = {"notes": list(outcome.notes), "memory": outcome.recipe["runtime"].get("memory")}
+    found = {
+        "recipe_sha256": recipes.digest(outcome.recipe),
+        "metadata": None if metadata == "full" else metadata,
+        "notes": list(outcome.notes),
+        "memory": outcome.recipe["runtime"].get("memory"),
+    }
     return {name: value for name, value in found.items() if value}
 
 

@@ -19,8 +19,9 @@ from t2i.batch.plan import NOT_IN_ID, BatchJob
 from t2i.config import GenerateConfig
 from t2i.config.batch import MIN_PSNR
 from t2i.config.loras import without_folders
-from t2i.errors import StorageError
+from t2i.errors import StorageError, UsageError
 from t2i.naming import slug
+from t2i.texts import count_of
 
 VERSION = 1
 COMPUTED = ("device", "dtype", "deterministic")  # how, not what; they stand in the runtime
@@ -96,6 +97,25 @@ def read_golden(path: Path) -> Golden:
         raise StorageError(f"{path} is no golden file of t2i", hint) from error
 
 
+def check_distinct(jobs: Sequence[BatchJob]) -> None:
+    """Refuse pictures of one run that a golden file could not tell apart.
+
+    Raises:
+        UsageError: Two of them differ only in how they are computed, or in the folder of the model.
+    """
+    known: dict[str, BatchJob] = {}
+    for job in jobs:
+        other = known.setdefault(key_of(job), job)
+        different = [name for name in ("model", *COMPUTED)
+                     if getattr(job.config, name) != getattr(other.config, name)]  # fmt: skip
+        if different:
+            raise UsageError(
+                f"--expect: the pictures of lines {other.line} and {job.line} with seed {job.seed} differ "
+                f"only in {' and '.join(different)}, which a golden file does not tell apart",
+                "draw them into two folders, each with a golden file of its own",
+            )
+
+
 def update_golden(
     path: Path, jobs: Sequence[BatchJob], folder: Path, min_psnr: float | None, metadata: str
 ) -> list[str]:
@@ -143,7 +163,7 @@ def update_golden(
     kept = {expected.reference for expected in after.values()}
     for reference in {expected.reference for expected in before.pictures.values()} - kept:
         reference.unlink(missing_ok=True)
-    return [*lines, f"{path}: {len(after)} pictures, {equal} of them as before"]
+    return [*lines, f"{path}: {count_of(len(after), 'picture')}, {equal} of them as before"]
 
 
 def key_of(job: BatchJob) -> str:

@@ -1,10 +1,10 @@
 """What became of each picture: `manifest.jsonl`, appended one whole line at a time, and the folder's lock.
 
 A line is a JSON object with job, status ("done" or "failed"), line, seed, prompt, file, sha256, seconds and
-error; one that failed also exit_code, and one that did not come about as planned notes or memory (see
-`drawing.remarks`). The last line of a job counts. The line of a picture is on the disk before the picture
-gets its name: a kill in between leaves a line whose file is missing, never a file that nobody knows, and the
-picture counts as done only if its file has the SHA-256 of its line.
+error; one that failed also exit_code, one that was made recipe_sha256, and where there is something to say
+metadata, notes or memory (see `drawing.remarks`). The last line of a job counts. The line of a picture is on
+the disk before the picture gets its name: a kill in between leaves a line whose file is missing, never a file
+that nobody knows, and the picture counts as done only if its file has the SHA-256 of its line.
 
 `batch.json` beside it keeps what is of the folder as a whole: its run seed, and which reports are t2i's.
 """

@@ -25,6 +25,7 @@ from t2i.promptfiles import Entry
 from t2i.settling import preview
 
 NOT_IN_ID = ("prompts", "seed", "num_images", "batch_size", "model")
+MOST_TOLD = 20  # names in one message
 BY_CONTENT = (
     "lora",
     "lora_scale",
@@ -99,14 +100,23 @@ def plan_batch(
     known = {job: str(records[job]["file"]) for job in owner.values() if job in wanted}
     taken = known.values() if overwrite else owner.keys()
     names = _Names(folder, overwrite, {name.casefold() for name in taken})
-    jobs = []
+    jobs: list[BatchJob] = []
+    taken_names: list[StorageError] = []
     for index, (job, (entry, seed, settled)) in enumerate(wanted.items()):
-        file = known[job] if job in known else names.choose(job, entry, seed)
+        try:
+            file = known[job] if job in known else names.choose(job, entry, seed)
+        except StorageError as error:
+            taken_names.append(error)
+            continue
         prompt = entry.config.prompts[0]
         jobs.append(
             BatchJob(job, index, entry.line, entry.label, prompt, seed, settled.config, file, job in known,
                      settled.problem, settled.adapters)
         )  # fmt: skip
+    if taken_names:
+        first, *others = taken_names
+        more = f"; {len(others)} more: " + "; ".join(error.message for error in others[:MOST_TOLD])
+        raise StorageError(first.message + more * bool(others), first.hint)
     return jobs
 
 
@@ -121,10 +131,12 @@ def in_shard(job: BatchJob, shard: tuple[int, int] | None) -> bool:
     return shard is None or int(job.id, 16) % shard[1] == shard[0] - 1
 
 
-def is_done(job: BatchJob, records: Mapping[str, Record], folder: Path) -> bool:
-    """Whether the picture was made and its file is still what was written."""
+def is_done(job: BatchJob, records: Mapping[str, Record], folder: Path, metadata: str = "full") -> bool:
+    """Whether the picture was made with this metadata and its file is still what was written."""
     record = records.get(job.id)
     if record is None or record.get("status") != "done" or not job.owned:
+        return False
+    if record.get("metadata", "full") != metadata:
         return False
     try:
         return durable.sha256_file(folder / job.file) == record.get("sha256")

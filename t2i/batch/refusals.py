@@ -7,13 +7,14 @@ or steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from t2i import recipes, weights
-from t2i.batch.plan import BatchJob
+from t2i.batch.plan import BatchJob, plan_batch
 from t2i.config import GenerateConfig
 from t2i.errors import ModelError, T2IError, UsageError
-from t2i.promptfiles import Entry, Mistake
+from t2i.promptfiles import Entry, Mistake, PromptFileError
 from t2i.recipes import MAX_RECIPE_BYTES
 from t2i.settling import check_steps, settle
 
@@ -47,6 +48,24 @@ def find_refusals(
         if isinstance(job.problem, UsageError):
             lines.setdefault((job.problem.message, job.problem.hint), {})[job.line] = None
     return [_mistake(message, hint, sorted(found), len(every)) for (message, hint), found in lines.items()]
+
+
+def with_refusals(error: PromptFileError, folder: Path, metadata: str, is_shared: bool) -> PromptFileError:
+    """The mistakes of a prompt file, and what would be refused of its other lines: all in one go.
+
+    Args:
+        error: Of reading the file.
+        folder: Where the pictures would go; nothing in it is looked at.
+        metadata: As `find_refusals` has it.
+        is_shared: As `find_refusals` has it.
+    """
+    jobs: Sequence[BatchJob] = ()
+    try:
+        jobs = plan_batch(error.entries, {}, folder, overwrite=True)
+    except T2IError:
+        pass  # told when the file is right: it is about the folder or the model
+    found = find_refusals(error.entries, jobs, metadata, is_shared)
+    return PromptFileError(error.source, [*error.mistakes, *found])
 
 
 def _refusal(config: GenerateConfig, is_shared: bool) -> T2IError | None:

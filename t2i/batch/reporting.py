@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i import durable
-from t2i.batch.golden import Golden, read_golden, update_golden
+from t2i.batch.golden import Golden, check_distinct, read_golden, update_golden
 from t2i.batch.junit import check_replaceable, render_junit
 from t2i.batch.manifest import MANIFEST, RUN, Records
 from t2i.batch.plan import BatchJob
@@ -18,6 +18,8 @@ from t2i.batch.rows import Row, other_rows, rows_of
 from t2i.batch.verdicts import Comparison, compare
 from t2i.config.batch import BatchConfig
 from t2i.errors import DifferentError, StorageError, T2IError
+from t2i.naming import check_writable
+from t2i.texts import count_of
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,21 @@ class Reporting:
             records: Of the manifest.
 
         Raises:
-            StorageError: A file that may not be replaced, or a golden file that cannot be read.
+            StorageError: A file that may not be replaced or written, or a golden file that cannot be read.
+            UsageError: Pictures that a golden file could not tell apart.
         """
         if not self.config.no_report:
             pictures = len({job.id for job in self.every} | records.keys())
             check_room(self.folder, self.every, pictures, self.config.overwrite)
         if self.config.junit is not None:
             self._check_junit(Path(self.config.junit))
-        self._golden()
+            check_writable([Path(self.config.junit)])
+        if self.config.expect is not None:
+            check_distinct(self.jobs)
+            self._golden()
+            if self.config.update_golden:
+                path = Path(self.config.expect)
+                check_writable([path, path.with_suffix("") / "picture.png"])
 
     def finish(self, records: Records, left: Collection[str]) -> list[T2IError]:
         """Write everything that was asked for; what fails does not keep the rest from being written.
@@ -87,7 +96,7 @@ class Reporting:
                 junit = render_junit(self.source, rows, self.folder, comparison)
                 durable.write_bytes(Path(self.config.junit), junit)
         if comparison is not None and comparison.differences:
-            wrong = f"{comparison.differences} pictures are not as {self.config.expect} has them"
+            wrong = f"{count_of(comparison.differences, 'picture')} not as {self.config.expect} has them"
             failures.append(DifferentError(wrong, "--update-golden accepts what was drawn"))
         return failures
 
@@ -119,7 +128,8 @@ class Reporting:
             for line in update_golden(path, done, self.folder, self.config.min_psnr, self._metadata):
                 self.tell(line)
         else:
-            self.tell(f"{path} stays as it is: {len(rows) - len(done)} pictures are not drawn")
+            missing = count_of(len(rows) - len(done), "picture")
+            self.tell(f"{path} stays as it is: {missing} not drawn")
         return None
 
     def _tell(self, comparison: Comparison, rows: Sequence[Row]) -> None:
@@ -135,6 +145,8 @@ class Reporting:
                 )
             values = {"job": row.job, "path": str(path), "verdict": verdict.kind}
             self.event("compared", {**values, "psnr": verdict.psnr, "text": verdict.text})
+        count = {"differences": comparison.differences, "compared": len(rows)}
+        self.event("comparison", count)
         for expected in comparison.missing:
             self.tell(f"missing: {expected.name}: the prompt file does not ask for it")
             self.event("missing", {"prompt": expected.prompt, "seed": expected.seed})

@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +22,18 @@ from t2i.cli.door import notice, raise_all
 from t2i.cli.options import config_command
 from t2i.config import GenerateConfig
 from t2i.config.batch import BatchConfig
-from t2i.errors import Interrupted, OutOfMemory, PartialError, ResourceError, StorageError, T2IError
-from t2i.promptfiles import PromptFile, PromptFileError, PromptOptions, parse_prompt_file
+from t2i.errors import (
+    Interrupted,
+    OutOfMemory,
+    PartialError,
+    ResourceError,
+    StorageError,
+    T2IError,
+    UsageError,
+)
+from t2i.promptfiles import Mistake, PromptFile, PromptFileError, PromptOptions, parse_prompt_file
 from t2i.promptfiles.sources import format_of, read_bytes
+from t2i.texts import count_of
 
 SECONDS_BETWEEN_LINES = 30.0
 AGAIN = "the same command goes on with the rest"
@@ -52,7 +61,8 @@ def command(
     folder = Path(str(config.output))
     parse = _parser(file, config, drawing.with_size(given, size))
     kept = batch.kept_run_seed(folder) if config.run_seed is None else config.run_seed
-    parsed = parse(0 if kept is None and config.shard is not None else kept)
+    fixed = config.shard is not None or config.expect is not None
+    parsed = parse(0 if kept is None and fixed else kept)
     environment.prepare(offline=config.offline, quiet=not config.verbose)
     if config.is_shared:
         batch.check_crew(config)
@@ -88,7 +98,8 @@ def _parser(file: str, config: BatchConfig, defaults: dict[str, Any]) -> Callabl
         try:
             return parse_prompt_file(data, format, "stdin" if file == "-" else file, options)
         except PromptFileError as error:
-            raise_all(error.each())
+            folder, metadata = Path(str(config.output)), config.metadata
+            raise_all(batch.with_refusals(error, folder, metadata, config.is_shared).each())
             raise
 
     return parse
@@ -140,7 +151,7 @@ class Plan:
         """Plan everything, then keep what is in the shard."""
         every = batch.plan_batch(parsed.entries, records, folder, config.overwrite, ask_hub=config.dry_run)
         jobs = [job for job in every if batch.in_shard(job, config.shard_of)]
-        done = [job for job in jobs if batch.is_done(job, records, folder)]
+        done = [job for job in jobs if batch.is_done(job, records, folder, config.metadata)]
         finished = {job.id for job in done}
         todo = [job for job in jobs if job.id not in finished]
         estimate = batch.estimate(todo, done, records, folder, batch.count_workers(config))
@@ -178,10 +189,13 @@ class Plan:
         lines = {job.line for job in self.todo}
         entries = [entry for entry in self.parsed.entries if entry.line in lines]
         found = batch.find_refusals(entries, self.todo, self.config.metadata, self.config.is_shared)
-        if found:
-            raise_all(PromptFileError(self.parsed.source, found).each())
+        raise_all(self.refused(found))
         naming.check_writable([self.folder / MANIFEST])
         self.reporting.check(records)
+
+    def refused(self, found: Sequence[Mistake]) -> list[UsageError]:
+        """What a person is told of refusals, one each."""
+        return PromptFileError(self.parsed.source, found).each() if found else []
 
     def show(self) -> None:
         """`--dry-run`.
@@ -212,11 +226,11 @@ class Plan:
         lost = [job.problem for job in self.todo if job.problem is not None]
         if lost:
             kind = PartialError if len(lost) < len(self.jobs) else ResourceError
-            raise kind(f"{_count(len(lost), 'picture')} of {len(self.jobs)} cannot be drawn", lost[0].hint)
+            raise kind(f"{count_of(len(lost), 'picture')} of {len(self.jobs)} cannot be drawn", lost[0].hint)
 
     def tell(self) -> None:
         """The plan in a line or two on stderr, and as an event."""
-        line = f"{_count(self.parsed.prompts, 'prompt')}, {_count(self.parsed.images, 'picture')}"
+        line = f"{count_of(self.parsed.prompts, 'prompt')}, {count_of(self.parsed.images, 'picture')}"
         if self.config.shard is not None:
             line += f", {len(self.jobs)} in shard {self.config.shard}"
         if self.done:
@@ -225,11 +239,11 @@ class Plan:
             line += f", {_about(self.estimate)}"
         notice(line)
         if self.parsed.duplicates:
-            notice(f"{_count(self.parsed.duplicates, 'picture')} asked for more than once, drawn once")
+            notice(f"{count_of(self.parsed.duplicates, 'picture')} asked for more than once, drawn once")
         for message in {job.problem.message: None for job in self.todo if job.problem}:
             notice(f"cannot be drawn: {message}")
         if self.done and self.config.expect is not None:
-            notice(f"{_count(len(self.done), 'picture')} of an earlier run count as they are")
+            notice(f"{count_of(len(self.done), 'picture')} of an earlier run count as they are")
         if not self.config.dry_run:
             self._event("plan", self.figures())
 
@@ -273,7 +287,7 @@ class Plan:
         if left and limits.stopping():
             failures.append(Interrupted(f"stopped after {made} of {len(self.todo)} pictures", AGAIN))
         elif failed:
-            message = f"{_count(failed, 'picture')} of {len(self.jobs)} failed"
+            message = f"{count_of(failed, 'picture')} of {len(self.jobs)} failed"
             message += f", {len(left)} not tried" if left else ""
             worst = OutOfMemory if codes == {OutOfMemory.exit_code} else ResourceError
             kind = PartialError if made or self.done else worst
@@ -316,10 +330,6 @@ class Plan:
             notice(f"{made + failed} of {len(self.todo)}" + (f", {failed} failed" if failed else ""))
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")
-
-
 def _about(estimate: Estimate) -> str:
     """Time and disk in words, and how far to trust them."""
     figures = [] if estimate.seconds is None else [_time(estimate.seconds)]
@@ -337,4 +347,6 @@ def _size(size_bytes: int) -> str:
 
 
 def _time(seconds: float) -> str:
+    if seconds < 1:
+        return "a second"
     return f"{seconds:.2g} s" if seconds < 90 else f"{seconds / 60:.0f} min"

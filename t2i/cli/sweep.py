@@ -20,9 +20,9 @@ from t2i.cli.door import notice, raise_all
 from t2i.cli.options import config_command
 from t2i.config import GenerateConfig
 from t2i.config.sweep import SweepConfig
-from t2i.errors import StorageError, T2IError
+from t2i.errors import StorageError, T2IError, UsageError
 from t2i.jobs import DRAWN_SEED_LIMIT
-from t2i.promptfiles import PromptFile
+from t2i.promptfiles import Mistake, PromptFile
 from t2i.promptfiles.entries import count_duplicates
 from t2i.sweep import Cell, Sweep, SweepError
 
@@ -57,15 +57,18 @@ def command(
         raise_all(error.each)
         raise
     settling.preview(GenerateConfig(model=read.shared.get("model", GenerateConfig.model)))
+    records = batch.read_records(folder)
+    plan = _SweepPlan.of(read, _seed(folder), records, folder, config)
+    plan.refuse(records)
     if config.dry_run:
-        _SweepPlan.of(read, _seed(folder), batch.read_records(folder), folder, config).show()
+        plan.show()
         return
     with batch.open_manifest(folder, config.wait) as manifest, stop_softly() as stopping:
         seed = _seed(folder)
         if not read.gives_seed:
             batch.keep_run_seed(folder, seed)
         plan = _SweepPlan.of(read, seed, manifest.records, folder, config)
-        plan.reporting.check(manifest.records)
+        plan.refuse(manifest.records)
         plan.tell()
         plan.draw(manifest, batch.Limits(stopping=stopping))
 
@@ -128,6 +131,11 @@ class _SweepPlan(Plan):
         return _SweepReporting(
             **vars(super().reporting), sweep=self.sweep, cells=self.cells, cell_jobs=self.cell_jobs
         )
+
+    def refused(self, found: Sequence[Mistake]) -> list[UsageError]:
+        cells = {cell.number: cell.name for cell in self.cells}
+        names = ["" if one.line is None else f"{cells[one.line]}: " for one in found]
+        return [UsageError(name + one.message, one.hint) for name, one in zip(names, found, strict=True)]
 
     def figures(self) -> dict[str, Any]:
         told = super().figures()

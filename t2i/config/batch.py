@@ -39,7 +39,8 @@ class BatchConfig(Config):
     wildcards: str | None = option(None, "folder of the lists that __name__ picks from; default: none")
     run_seed: int | None = option(
         None,
-        "what seeds come from that nobody gives; default: the folder's, else drawn, or 0 with --shard",
+        "what seeds come from that nobody gives; default: the folder's, else drawn, or 0 with --shard or "
+        "--expect",
         low=0, high=SEED_LIMIT - 1,
     )  # fmt: skip
     shard: str | None = option(

@@ -19,13 +19,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
+from pathlib import PurePosixPath
 from typing import Any
 
 from t2i.config import GenerateConfig, flag_of
 from t2i.config.generate import SEED_LIMIT
 from t2i.errors import UsageError
 from t2i.promptfiles.axes import Combination
-from t2i.promptfiles.keys import read_items
+from t2i.promptfiles.keys import WHERE_DEFAULTS_STAND, read_items
 from t2i.promptfiles.mistakes import Mistakes
 from t2i.promptfiles.picks import render
 from t2i.promptfiles.sources import Parsed, Record
@@ -129,6 +130,7 @@ class Planner:
     mistakes: Mistakes
     _drawn: dict[frozenset[tuple[str, Any]], int] = field(default_factory=dict)
     _outputs: dict[str, int] = field(default_factory=dict)
+    _folders: dict[str, int] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
     _axis_negatives: dict[str, Template] = field(default_factory=dict)
 
@@ -168,21 +170,38 @@ class Planner:
         given, wrong = read_items(record.items, textual, self.mistakes)
         values = {**defaults, **given}
         if "prompt" not in wrong and not values.get("prompt", "").strip():
-            self.mistakes.add(record.line, "there is no prompt")
+            self.mistakes.add(record.line, "there is no prompt", "" if textual else WHERE_DEFAULTS_STAND)
         for name in sorted(self._axis_fields & (given.keys() | wrong)):
             self.mistakes.add(
                 record.line, f"{flag_of(name)} is given here and by an --axis", "keep one of them"
             )
         output = values.get("output")
-        if output in self._outputs:
-            self.mistakes.add(record.line, f"--output {output}: line {self._outputs[output]} has that name")
-        elif output is not None:
-            self._outputs[output] = record.line
+        if output is not None:
+            self._note_output(output, record.line)
         prompt = self._template(values.get("prompt", ""), record.line)
         negative = self._template(values.get("negative_prompt", DEFAULTS.negative_prompt), record.line)
         if prompt is None or negative is None or wrong or len(self.mistakes) > before:
             return None
         return _Line(record.line, values, "seed" in given or "seed" in self._axis_fields, prompt, negative)
+
+    def _note_output(self, output: str, line: int) -> None:
+        """Every line has a file of its own, also on a disk where upper and lower case are one."""
+        path = PurePosixPath(output.casefold())
+        name, folders = str(path), [str(folder) for folder in path.parents]
+        taken = next((folder for folder in folders if folder in self._outputs), None)
+        told = ""
+        if name in self._outputs:
+            told = f"line {self._outputs[name]} has that name"
+        elif name in self._folders:
+            told = f"line {self._folders[name]} has a folder of that name"
+        elif taken is not None:
+            told = f"{taken} is the file of line {self._outputs[taken]}"
+        if told:
+            self.mistakes.add(line, f"--output {output}: {told}")
+            return
+        self._outputs[name] = line
+        for folder in folders:
+            self._folders.setdefault(folder, line)
 
     @property
     def _axis_fields(self) -> set[str]:

@@ -15,6 +15,8 @@
   `scripts/prompts_from_file.py`: values are read as a shell does, words behind a quoted one belong to it, and
   `batch_size` x `n_iter` pictures are drawn, unless `num_images` says how many.
 - A seed of -1 is one that is not given, as in both tools.
+- What is surely not meant is a mistake: `--N 2`, which would be a negative prompt, and the text that
+  AUTOMATIC1111 writes into pictures ("Negative prompt: …", "Steps: 20, Sampler: …").
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ _DOUBLE, _SINGLE = r'"(?:[^"\\]|\\.)*"(?!\S)', r"'[^']*'(?!\S)"
 FLAG = re.compile(rf"(?<![^\s=])(?:{_DOUBLE}|{_SINGLE})|(?<!\S)--([^\W\d_][^\s=]*)=?")
 WORD = re.compile(rf"{_DOUBLE}|{_SINGLE}|\S+")
 QUOTED = re.compile(rf"{_DOUBLE}|{_SINGLE}")
+PARAMETERS = re.compile(r"Negative prompt: |Steps: \d+, Sampler: ")
 TEXT_HYPHENS = re.compile(r"(?<!\S)\\--")
 
 
@@ -54,6 +57,9 @@ def read(text: str, mistakes: Mistakes) -> Parsed:
 
 
 def _items(line: str, number: int, mistakes: Mistakes) -> list[Item]:
+    if PARAMETERS.match(line):
+        hint = "write the options behind the prompt: --n blurry --s 20; t2i replay reads pictures themselves"
+        mistakes.add(number, f'"{line[:40]}" is of the text inside a picture, and no prompt', hint)
     if "--" not in line:
         return [Item("prompt", line, number)]
     flags = [found for found in FLAG.finditer(line) if found.group(1)]
@@ -68,6 +74,9 @@ def _items(line: str, number: int, mistakes: Mistakes) -> list[Item]:
             items.append(Item("deterministic", BOOLEANS[name], number))
         elif not raw:
             mistakes.add(number, f"--{flag[1]} has no value", 'for an empty one write ""')
+        elif flag[1] == "N" and raw.isdecimal():
+            hint = f"for that many pictures write --num-images {raw}"
+            mistakes.add(number, f"--N {raw} would be a negative prompt", hint)
         elif not (name == "seed" and raw == "-1"):
             items.append(Item(name, _value(raw, long_form), number))
     return _counted(items, number) if long_form else items
@@ -93,13 +102,16 @@ def _plain(text: str) -> str:
 def _counted(items: list[Item], number: int) -> list[Item]:
     """`n_iter` and `batch_size` as the number of pictures that AUTOMATIC1111 would draw."""
     given = {item.key: item.value for item in items}
-    others = [item for item in items if item.key != "n_iter"]
+    if "num_images" in given:
+        return [item for item in items if item.key != "n_iter"]
     counts = [given[key] for key in ("n_iter", "batch_size") if key in given]
-    if "num_images" in given or not counts:
+    if not counts:
         return items
+    # As a number of pictures only: a fixed batch size would keep t2i from halving it where memory runs out.
+    others = [item for item in items if item.key not in ("n_iter", "batch_size")]
     images = 1
     for count in counts:
         if not count.isdecimal():
-            return [*others, *(item._replace(key="num_images") for item in items if item.key == "n_iter")]
+            return [*others, Item("num_images", count, number)]
         images *= int(count[:9])
     return [*others, Item("num_images", str(images), number)]

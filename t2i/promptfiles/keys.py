@@ -52,6 +52,12 @@ NUMBERS = {int: "a whole number", float: "a number"}
 CONTAINERS: dict[type, str] = {dict: "a table", list: "a list"}
 
 
+WHERE_DEFAULTS_STAND = (
+    'defaults of all prompts are {"defaults": {…}} in the first line of a .jsonl, the keys before the first '
+    "[[prompts]] of a .toml, and the keys beside `prompts` of a .yaml"
+)
+
+
 def find_key(typed: str) -> str:
     """The field that a key of a file means.
 
@@ -60,7 +66,8 @@ def find_key(typed: str) -> str:
     """
     name = SPELLINGS.get(_normal(typed))
     if name is None:
-        raise UsageError(f"unknown key {_short(typed)!r}", _nearest(_normal(typed[:SHOWN])))
+        hint = WHERE_DEFAULTS_STAND if typed == "defaults" else _nearest(_normal(typed[:SHOWN]))
+        raise UsageError(f"unknown key {_short(typed)!r}", hint)
     return name
 
 
@@ -207,9 +214,8 @@ def _number(name: str, value: Any, kind: type, textual: bool) -> int | float:
     """
     read = _plain_number(value.strip()) if textual and isinstance(value, str) else value
     if isinstance(read, str):
-        raise UsageError(
-            f'{flag_of(name)} "{_short(value)}": {NUMBERS[kind]} is needed', "leave the quotes away"
-        )
+        hint = "leave the quotes away" if isinstance(_plain_number(read.strip()), (int, float)) else ""
+        raise UsageError(f'{flag_of(name)} "{_short(value)}": {NUMBERS[kind]} is needed', hint)
     if isinstance(read, bool) or not isinstance(read, (int, float)) or not math.isfinite(_capped(read)):
         raise UsageError(f"{flag_of(name)} {_short(value)}: {NUMBERS[kind]} is needed")
     if abs(read) > LARGEST:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from t2i.errors import UsageError
+
+if TYPE_CHECKING:
+    from t2i.promptfiles.entries import Entry
 
 LONGEST_MESSAGE = 300
 
@@ -30,10 +35,11 @@ class PromptFileError(UsageError):
     Attributes:
         source: The file as it was named; "stdin" for `-`.
         mistakes: All of them, by line; those beside the file first.
+        entries: Of the lines in which nothing is wrong.
     """
 
-    def __init__(self, source: str, mistakes: list[Mistake]) -> None:
-        self.source = source
+    def __init__(self, source: str, mistakes: Sequence[Mistake], entries: Sequence[Entry] = ()) -> None:
+        self.source, self.entries = source, tuple(entries)
         self.mistakes = tuple(sorted(mistakes, key=lambda mistake: mistake.line or 0))
         first = self.each()[0]
         if len(self.mistakes) == 1:

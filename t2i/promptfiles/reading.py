@@ -119,6 +119,6 @@ def parse_prompt_file(
     if not parsed.records and not mistakes:
         mistakes.add(None, "there is no prompt in it")
     if mistakes:
-        raise PromptFileError(source, mistakes)
+        raise PromptFileError(source, mistakes, entries)
     images = sum(entry.images for entry in entries)
     return PromptFile(source, entries, len(parsed.records), images, count_duplicates(entries), seed)

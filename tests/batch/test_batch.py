@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from command_line import Result, Run, run_line
 
-from t2i import cli, images, latents, pipeline
+from t2i import cli, images, latents, pipeline, recipes
 from t2i.batch import open_manifest, read_records
 from t2i.batch.drawing import group_jobs
 from t2i.batch.plan import plan_batch
@@ -118,6 +118,26 @@ def test_what_is_gone_or_damaged_is_made_again(run: Run) -> None:
     assert {path: path.read_bytes() for path in Path("out").glob("0*.png")} == before
 
 
+def test_other_metadata_is_written_with_the_same_pixels(run: Run) -> None:
+    assert run(text_of(), "--metadata", "none").code == 0
+    before = {path: images.read_pixels(path) for path in Path("out").glob("0*.png")}
+    assert run(text_of(), "--metadata", "none").lines == [], "nothing is missing"
+    again = run(text_of())
+    assert set(again.lines) == set(map(str, before)), "the recipes were"
+    for path, shown in before.items():
+        assert np.abs(images.read_pixels(path).astype(int) - shown).max() <= 1
+    records = read_records(Path("out")).values()
+    assert all("metadata" not in record for record in records)
+    for record in records:
+        recipe = images.read_recipe(Path("out", record["file"]))
+        assert record["recipe_sha256"] == recipes.digest(recipe)
+
+
+def test_expected_pictures_need_no_seeds(run: Run) -> None:
+    assert run(text_of(), "--expect", "golden.json", "--update-golden").code == 0
+    assert run(text_of(), "--expect", "golden.json", output="elsewhere").code == 0
+
+
 def test_order_and_shards_give_the_same_pictures(run: Run) -> None:
     run(text_of())
     whole = pictures()
@@ -142,8 +162,8 @@ def test_a_line_whose_model_is_missing(run: Run, tiny_pocket: Path) -> None:
     first = run(text, file="p.jsonl")
     assert first.code == 3 and len(first.lines) == 2
     assert "line 3" in first.err and "there is no model at ./later" in first.err
-    assert [record["status"] for record in lines_of()] == ["done", "done", "failed"]
-    assert "there is no model" in lines_of()[2]["error"] and lines_of()[2]["file"] is None
+    assert [record["status"] for record in lines_of()] == ["failed", "done", "done"]
+    assert "there is no model" in lines_of()[0]["error"] and lines_of()[0]["file"] is None
     shutil.copytree(tiny_pocket, "later")
     assert len(run(text, file="p.jsonl").lines) == 1
     assert len(pictures()) == 3
@@ -305,8 +325,10 @@ def test_like_settings_come_together(tiny_pocket: Path, tmp_path: Path) -> None:
     parsed = parse_prompt_file(data.encode(), "jsonl", options=PromptOptions(run_seed=1))
     jobs = plan_batch(parsed.entries, {}, tmp_path)
     groups = group_jobs(jobs)
-    assert [[job.line for job in group] for group in groups] == [[1, 5], [3, 7], [2, 6], [4, 8]]
-    assert {(job.config.width, job.config.scheduler) for job in groups[0]} == {(64, "ddim")}
+    assert [[job.line for job in group] for group in groups] == [[2, 6], [4, 8], [1, 5], [3, 7]], (
+        "first what fails"
+    )
+    assert {(job.config.width, job.config.scheduler) for job in groups[2]} == {(64, "ddim")}
 
 
 def test_seeds_nobody_gave_stay_the_same(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -142,3 +143,62 @@ def test_bad_input_of_every_option_is_one_line(run: Run, options: list[str]) -> 
     assert (refused.code, refused.out) == (2, ""), refused.err
     assert [line.partition(":")[0] for line in refused.err.splitlines()] in (["error"], ["error", "hint"])
     assert not Path("out").exists()
+
+
+def test_what_cannot_be_drawn_here_is_told_beside_the_mistakes_of_other_lines(run: Run) -> None:
+    text = "a --nonsense 1\na dog --device toaster\na cat --steps 1001\na fox --lora-scale 2\na pig --w 100\n"
+    refused = run(text)
+    told = [line for line in refused.err.splitlines() if line.startswith("error: p.txt line")]
+    assert refused.code == 2 and len(told) == 5, refused.err
+    for line, said in enumerate(("nonsense", "toaster", "1001", "--lora-scale 2", "width"), 1):
+        assert any(f"line {line}:" in one and said in one for one in told), (line, said, told)
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a --f A.png\nb --f a.png\n", "line 2: --output a.png: line 1 has that name"),
+        ("a --f q.png/b.png\nb --f q.png\n", "line 2: --output q.png: line 1 has a folder of that name"),
+        ("a --f q.png\nb --f Q.png/b.png\n", "line 2: --output Q.png/b.png: q.png is the file of line 1"),
+    ],
+)
+def test_two_lines_never_have_one_file(run: Run, text: str, said: str) -> None:
+    refused = run(text)
+    assert (refused.code, refused.out) == (2, "") and said in refused.err
+    assert not Path("out").exists()
+
+
+def test_every_name_that_is_taken_is_told(run: Run) -> None:
+    Path("out").mkdir()
+    for name in ("a.png", "b.png"):
+        Path("out", name).write_bytes(b"mine")
+    refused = run("a --f a.png\nb --f b.png\nc --f c.png\n")
+    assert refused.code == 4 and "line 1: out/a.png already exists" in refused.err
+    assert "1 more: line 2: out/b.png already exists" in refused.err
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "b.png"]
+
+
+def test_the_first_failure_that_is_known_ends_a_run_that_stops_at_one(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And no model is loaded for it."""
+    Path("runs").mkdir()
+    run("a dog\n", "--dry-run")
+    Path("p.jsonl").write_text('{"prompt": "a dog"}\n{"prompt": "a cat", "model": "runs/nope"}\n')
+    ended = run_line(capsys, "batch", "p.jsonl", "-o", "out", "--fail-fast", "--json")
+    assert ended.code == 4 and [event["event"] for event in ended.events[1:3]] == ["failed", "report"]
+    assert ended.events[-1]["failed"] == 1 == ended.events[-1]["left"], ended.err
+
+
+@pytest.mark.parametrize("option", ["--junit", "--expect"])
+def test_what_could_not_be_written_at_the_end_is_told_at_the_beginning(run: Run, option: str) -> None:
+    golden = ["--update-golden"] if option == "--expect" else []
+    refused = run("a dog\n", option, "p.txt/x.json", *golden)
+    assert refused.code == 4 and re.search("p.txt is not a folder|Not a directory", refused.err)
+    assert not Path("out").exists()
+
+
+def test_a_golden_file_could_not_tell_number_formats_apart(run: Run) -> None:
+    refused = run("a dog --d 1\n", "--axis", "dtype=fp32,bf16", "--expect", "g.json", "--update-golden")
+    assert refused.code == 2 and "differ only in dtype" in refused.err and not Path("out").exists()

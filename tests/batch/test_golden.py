@@ -211,7 +211,7 @@ def test_one_changed_weight_turns_a_run_red(
     save_file(weights, file, {"format": "pt"})
     Path("p.txt").write_text("a dog --d 5\na fox --d 6\n")
     red = batch("two", "--junit", "junit.xml", "--json")
-    assert red.code == 1 and "3 pictures are not as golden.json has them" in red.err
+    assert red.code == 1 and "3 pictures not as golden.json has them" in red.err
     verdicts = [event["verdict"] for event in red.events if event["event"] == "compared"]
     assert verdicts == ["different", "unknown"] and "missing: 'a cat', seed 6" in red.err
     (shown,) = Path("two/differences").iterdir()

@@ -84,21 +84,22 @@ def test_long_options_quotes_and_escapes() -> None:
 @pytest.mark.parametrize(
     ("counts", "images"),
     [("", 1), ("--n_iter 2", 2), ("--batch_size 3", 3), ("--n_iter 2 --batch_size 3", 6),
-     ("--n_iter 2 --num-images 5", None), ("--batch_size 3 --num-images 5", 5)],
+     ("--n_iter 2 --num-images 5", 5), ("--batch_size 3 --num-images 5", 5)],
 )  # fmt: skip
-def test_the_form_of_automatic1111(counts: str, images: int | None) -> None:
+def test_the_form_of_automatic1111(counts: str, images: int) -> None:
     line = (
         '--prompt "a \\"cat\\", big" on a mat --negative_prompt blurry \'very dark\' --steps 20 '
         f'--cfg_scale 7 --sampler_name "Euler a" --seed -1 --width 512 --height 256 {counts}'
     )
-    if images is None:  # its n_iter and our num-images together
-        with pytest.raises(PromptFileError, match="n_iter"):
-            read(line, "txt")
-        return
     (entry,) = read(line, "txt").entries
     assert entry.config.replace(seed=0, batch_size=None) == GenerateConfig(
         ('a "cat", big on a mat',), "blurry very dark", 20, 7.0, "euler-a", 0, 512, 256, images
     )
+
+
+def test_a_count_of_pictures_fixes_no_batch_size() -> None:
+    assert read("--prompt a --batch_size 3", "txt").entries[0].config.batch_size is None
+    assert read("--prompt a --batch_size 3 --num_images 5", "txt").entries[0].config.batch_size == 3
 
 
 def test_outside_the_long_form_batch_size_is_no_count() -> None:

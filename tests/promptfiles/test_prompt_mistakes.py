@@ -118,6 +118,9 @@ TXT = {
     "a --w 512px": "--width 512px: a whole number is needed",
     "a --d 1,,2": "--seed : a whole number is needed",
     "a --deterministic maybe": "--deterministic maybe: true or false is needed",
+    "a drum --N 2": "--N 2 would be a negative prompt",
+    "Negative prompt: blurry, dark": "is of the text inside a picture, and no prompt",
+    "Steps: 20, Sampler: Euler a, CFG scale: 7": "is of the text inside a picture, and no prompt",
 }
 
 

@@ -34,6 +34,19 @@ def run(
     return run_here
 
 
+def test_a_dry_run_refuses_what_a_run_refuses(run: Run) -> None:
+    Path("out").mkdir()
+    for more in ([], ["--dry-run"]):
+        refused = run("--axis", "device=cpu,toaster", *more)
+        assert refused.code == 2 and "toaster" in refused.err and refused.out == "", refused.err
+        refused = run("--axis", "lora-scale=0,1", *more)
+        assert refused.code == 2 and "there is no LoRA" in refused.err
+    Path("out/grid.png").write_bytes(b"mine")
+    for more in ([], ["--dry-run"]):
+        assert run("--axis", "steps=2,3", *more).code == 4
+    assert [path.name for path in Path("out").iterdir()] == ["grid.png"]
+
+
 def forbid_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("nothing should be drawn")

@@ -73,6 +73,8 @@ def draw_shared(
     if todo:
         tell = tell or (lambda line: None)
         with _opened(config) as crew:
+            if config.devices == "all" and warn is not None and [*crew.devices] == ["cpu"]:
+                warn("--devices all: there is no GPU here, one worker draws on the CPU; cpu,cpu makes two")
             yield from share(
                 crew, todo, folder, manifest, config.metadata, config.overwrite, limits, tell, warn
             )

@@ -167,7 +167,7 @@ class Worker:
             row: dict[str, Any] = {"index": job.index, "seconds": seconds}
             if isinstance(encoded, bytes):
                 files.append(encoded)
-                row |= {"size": len(encoded), "remarks": remarks(outcome)}
+                row |= {"size": len(encoded), "remarks": remarks(outcome, order.metadata)}
             else:
                 code = encoded.exit_code if isinstance(encoded, T2IError) else T2IError.exit_code
                 row |= {"error": describe(encoded), "exit_code": code}
