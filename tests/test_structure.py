@@ -21,7 +21,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"version", "errors", "texts"},
     {"config", "durable", "naming", "environment", "pages", "tiles"},
-    {"catalog", "schedulers", "jobs", "hashes", "charts"},
+    {"catalog", "schedulers", "jobs", "hashes", "charts", "flops"},
     {"recipes", "promptfiles"},
     {"diffusion", "guidance", "conditioning", "edges"},
     {"sampling"},

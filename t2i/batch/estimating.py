@@ -7,7 +7,6 @@ guess.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,16 +18,10 @@ from t2i.batch.manifest import Record
 from t2i.batch.plan import BatchJob, in_common
 from t2i.config import GenerateConfig
 from t2i.errors import T2IError
-
-CORE_FLOP_S = 60e9
-"""Of one core of a CPU, in a batch of pictures; 0.9 to 1.8 times that on the CPUs that were measured."""
-
-GPU_FLOP_S = 3e13
-"""Of a GPU in half precision without a compiled UNet: 22 steps of SD 1.5 a second are 3.5e13."""
+from t2i.flops import assumed_speed, unet_flop
 
 FILE_BYTES_PER_PIXEL = {".png": 1.8, ".webp": 0.3, ".jpg": 0.3, ".jpeg": 0.3}
 RECIPE_BYTES = 6000
-GPU_FILES = ("/dev/nvidiactl", "/dev/kfd")  # asking torch costs two seconds
 
 
 @dataclass(frozen=True)
@@ -103,7 +96,7 @@ def guess(config: GenerateConfig, file: str) -> tuple[float | None, float | None
     if flop is None or config.steps is None or config.guidance_scale is None:
         return None, size
     calls = config.steps * (1 if config.guidance_scale == 1 else 2)
-    return calls * flop / _speed(config.device), size
+    return calls * flop / assumed_speed(config.device), size
 
 
 @cache
@@ -118,38 +111,3 @@ def _step_flop(model: str, width: int, height: int) -> float | None:
         return None
     shrink = 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
     return unet_flop(configs["unet"], width / shrink, height / shrink)
-
-
-def unet_flop(unet: Mapping[str, Any], width: float, height: float) -> float:
-    """About how many floating point operations one call of a `UNet2DConditionModel` is, for one picture.
-
-    A level of C channels on P places has 2 layers + 1 blocks on its two ways, of about 27 C² P products in
-    the convolutions (those on the way up see twice the channels) and 20 C² P in each transformer layer. A
-    quarter more is the rest. SD 1.5 at 512 px: 0.80e12, SDXL at 1024 px: 6.8e12.
-
-    Args:
-        unet: Its config.
-        width: Of the latents, places.
-        height: Of the latents, places.
-    """
-    channels: Sequence[int] = unet["block_out_channels"]
-    layers, depths = (_per_level(unet.get(name, 1), len(channels))
-                      for name in ("layers_per_block", "transformer_layers_per_block"))  # fmt: skip
-    kinds = unet.get("down_block_types", ("CrossAttnDownBlock2D",) * len(channels))
-    total = 0.0
-    for level, kind in enumerate(kinds):
-        places = width * height / 4**level
-        depth = depths[level] if "Attn" in kind else 0
-        total += (2 * layers[level] + 1) * (27 + 20 * depth) * channels[level] ** 2 * places
-    return 2.5 * total
-
-
-def _per_level(value: Any, levels: int) -> list[int]:
-    return [value] * levels if isinstance(value, int) else [int(one) for one in value]
-
-
-def _speed(device: str) -> float:
-    """Assumed floating point operations a second of what will draw."""
-    if device != "cpu" and (device != "auto" or any(map(os.path.exists, GPU_FILES))):
-        return GPU_FLOP_S
-    return CORE_FLOP_S * (os.cpu_count() or 1)

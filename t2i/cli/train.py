@@ -79,10 +79,12 @@ class Show:
         ):
             return
         self.last = now
-        pace = (now - began) / max(1, progress.step - first)
-        left = time.strftime("%H:%M:%S", time.gmtime(pace * (progress.total - progress.step)))
+        left = ""
+        if progress.step > first:  # the first step has nothing to be compared with
+            pace = (now - began) / (progress.step - first)
+            left = time.strftime("%H:%M:%S left  ", time.gmtime(pace * (progress.total - progress.step)))
         figures = "  ".join(f"{name} {value:.4g}" for name, value in progress.figures.items())
-        self._line(f"{progress.stage} {progress.step}/{progress.total}  {left} left  {figures}", keep=False)
+        self._line(f"{progress.stage} {progress.step}/{progress.total}  {left}{figures}", keep=False)
 
     def _line(self, text: str, keep: bool) -> None:
         if self.terminal:

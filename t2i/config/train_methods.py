@@ -16,8 +16,10 @@ LORA, PRIOR, INVERSION = ("lora",), ("lora", "full", "dreambooth"), ("textual-in
 CONTROL, CLASSIFIER = ("controlnet",), ("classifier",)
 FLOW = "flow_prediction"
 SNR_GAMMA = 5.0
+LEAST_JUDGED = 16  # px, of the discriminator of patches
 FROM_SCRATCH = {
     "resolution": 64, "batch_size": 64, "guidance_scale": 4.0, "sampling_steps": 25, "snr_gamma": SNR_GAMMA,
+    "zero_terminal_snr": True,
 }  # fmt: skip
 
 
@@ -58,6 +60,17 @@ class TrainConfig(RunOptions):
     edge_weight: float = option(
         0.5, "weight of the L1 difference of neighbouring pixels", low=0, high=100, only=VAE
     )
+    perceptual_weight: float = option(
+        0.0, "weight of the distance of CLIP features (arXiv:1801.03924); needs --perceptual-model",
+        low=0, high=100, only=VAE,
+    )  # fmt: skip
+    perceptual_model: str | None = option(
+        None, "folder of the CLIP model whose features are compared", only=VAE
+    )
+    adversarial_weight: float = option(
+        0.0, "weight of a discriminator of patches that learns along (arXiv:2012.09841); 0 = none",
+        low=0, high=100, only=VAE,
+    )  # fmt: skip
 
     text_width: int = option(192, "text encoder width", low=8, high=2048, only=CLIP)
     text_layers: int = option(3, "text encoder layers", low=1, high=48, only=CLIP)
@@ -77,7 +90,9 @@ class TrainConfig(RunOptions):
         only=UNET,
     )
     zero_terminal_snr: bool = option(
-        True, "train the last timestep on pure noise (arXiv:2305.08891)", only=UNET
+        None,
+        "train the last timestep on pure noise (arXiv:2305.08891); default: yes, for epsilon no",
+        only=UNET,
     )
     snr_gamma: float = option(
         None,
@@ -188,7 +203,9 @@ class TrainConfig(RunOptions):
 
     def __post_init__(self) -> None:
         if self.method in OWN_PARTS:
-            own = {"snr_gamma": 0.0} if self.prediction_type == FLOW else {}
+            own: dict[str, object] = {"snr_gamma": 0.0} if self.prediction_type == FLOW else {}
+            if self.prediction_type == "epsilon" and self.method in UNET:
+                own["zero_terminal_snr"] = False
             for name, value in (FROM_SCRATCH | own).items():
                 if getattr(self, name) is None:
                     object.__setattr__(self, name, value)  # a frozen dataclass has no other way
@@ -199,10 +216,25 @@ class TrainConfig(RunOptions):
                 "--grow-vae takes layers over from a VAE and trains the whole",
                 "give --model a folder with a vae, and leave --freeze-encoder out",
             )
+        if (self.perceptual_weight > 0) != (self.perceptual_model is not None):
+            raise UsageError(
+                "--perceptual-weight and --perceptual-model go together", "give both, or leave both out"
+            )
+        seen = self.resolution if self.vae_crop is None else self.vae_crop
+        if self.adversarial_weight > 0 and self.method in OWN_PARTS and seen < LEAST_JUDGED:
+            raise UsageError(
+                f"--adversarial-weight: the discriminator needs pictures of at least {LEAST_JUDGED} px",
+                "use a larger --resolution or --vae-crop",
+            )
         if self.prediction_type == FLOW and not self.zero_terminal_snr:
             raise UsageError(
                 "--no-zero-terminal-snr is for a schedule of betas; rectified flow always ends in pure noise",
                 "leave it out, or choose another --prediction-type",
+            )
+        if self.prediction_type == "epsilon" and self.zero_terminal_snr:
+            raise UsageError(
+                "--zero-terminal-snr with --prediction-type epsilon: of pure noise the noise says nothing",
+                "leave it out, or predict v or the sample",
             )
         if self.method in OWN_PARTS:
             self._check_shapes()
@@ -210,7 +242,15 @@ class TrainConfig(RunOptions):
             self._check_base()
 
     def _check_uses(self) -> None:
-        """Refuse options that the method does not look at."""
+        """Refuse options that the method, or another option, makes idle."""
+        for name, looked_at, reason in (
+            ("logit_mean", self.timestep_sampling == "logit_normal", "--timestep-sampling logit_normal"),
+            ("logit_std", self.timestep_sampling == "logit_normal", "--timestep-sampling logit_normal"),
+            ("lr_power", self.lr_scheduler == "polynomial", "--lr-scheduler polynomial"),
+            ("lr_decay", self.lr_scheduler == "cosine-tail", "--lr-scheduler cosine-tail"),
+        ):
+            if not looked_at and getattr(self, name) != _default(name):
+                raise UsageError(f"{flag_of(name)} says something of {reason}", "add it, or leave this out")
         for item in fields(self):
             only = item.metadata["option"].only
             unset = (None, item.default, FROM_SCRATCH.get(item.name))

@@ -104,6 +104,12 @@ class Pictures:
             drawn[passes == which] = draw.random((counts[bucket], 2))[entries[passes == which]]
         return self._row(pictures, drawn[:, 0], drawn[:, 1])
 
+    @property
+    def pass_length(self) -> int:
+        """Pictures of one pass (an epoch): those not held out, each as often as it is repeated."""
+        examples = enumerate(self.folder.examples)
+        return sum(example.repeats for number, example in examples if number not in self.held_out)
+
     def holding_out(self, pictures: Iterable[int]) -> Pictures:
         """The same, but that no step sees these pictures, 0 to N − 1, and sees all others.
 

@@ -45,10 +45,10 @@ def evaluate(
     """
     questions = read_questions(config.prompts if config.prompts is not None else DEFAULT_SUITE)
     from t2i.dataset import read_folder
-    from t2i.evaluation.clip import find_clip
     from t2i.evaluation.instruments import Instruments
     from t2i.evaluation.report import make_room, write_report
     from t2i.evaluation.runs import evaluate_folder, evaluate_model
+    from t2i.weights.clip_model import find_clip
 
     progress, tell = progress or _silent, tell or (lambda line: None)
     output = Path(config.output)

@@ -18,10 +18,10 @@ from t2i.config.evaluate import EvaluateConfig
 from t2i.dataset import ImageFolder, decode
 from t2i.devices import pick_device
 from t2i.errors import ModelError
-from t2i.evaluation.clip import Clip
 from t2i.evaluation.figures import NotMeasured
 from t2i.evaluation.recogniser import PICTURE_PX, Recogniser, load_recogniser
 from t2i.recipes import base_name
+from t2i.weights.clip_model import Clip
 
 BATCH = 64
 
@@ -72,7 +72,7 @@ class Instruments:
 
     Args:
         config: Which features, which reference.
-        clip_folder: From `t2i.evaluation.clip.find_clip`; None if no CLIP was named.
+        clip_folder: From `t2i.weights.clip_model.find_clip`; None if no CLIP was named.
         reference: The real pictures, None if there are none.
         device: Where CLIP computes, as `t2i.devices.pick_device` takes it; the recogniser needs no help.
     """

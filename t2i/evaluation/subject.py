@@ -114,7 +114,7 @@ class Subject:
     def clip_scores(self) -> dict[int, float]:
         """Row of each picture with a prompt → its CLIPScore; see `t2i.evaluation.adherence.clip_score`."""
         from t2i.evaluation.adherence import clip_score
-        from t2i.evaluation.clip import TEXT_PREFIX
+        from t2i.weights.clip_model import TEXT_PREFIX
 
         rows = [row for row, picture in enumerate(self.pictures) if picture.prompt]
         prompts = list(dict.fromkeys(self.pictures[row].prompt for row in rows))

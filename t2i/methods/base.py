@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from t2i import diffusion
 from t2i.config import TrainConfig
 from t2i.dataset import Crew, Pictures, batch_rows
+from t2i.methods.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class TrainingData:
         names: N file names, for reports.
         prior: The base model's own pictures of a class, all with one caption, for prior preservation.
         conditioning: Conditioning pictures of a ControlNet, uint8 like `pixels`.
+        conditioning_key: Changes with any of them, where they are not made of the pictures.
         labels: N classes, for a classifier.
         pictures: The same pictures as steps see them; None where that is one by one, as they are. Then the
             captions are one per row of these.
@@ -45,6 +46,7 @@ class TrainingData:
     names: Sequence[str] = ()
     prior: TrainingData | None = None
     conditioning: np.ndarray | None = None
+    conditioning_key: str = ""
     labels: Sequence[str] = ()
     pictures: Pictures | None = None
     crew: Crew = field(default_factory=Crew)
@@ -52,6 +54,10 @@ class TrainingData:
     def training_rows(self) -> np.ndarray:
         """The pictures that are trained on, (at most N,), rising."""
         return np.array([row for row in range(len(self.pixels)) if row not in self.held_out])
+
+    def pass_length(self) -> int:
+        """Pictures of one pass, each as often as it is repeated."""
+        return len(self.training_rows()) if self.pictures is None else self.pictures.pass_length
 
     def rows(self, step: int, batch_size: int, seed: int) -> np.ndarray:
         """What a step (from 0) sees, (batch_size,): pictures or, with `pictures`, their rows."""
@@ -119,14 +125,15 @@ class Method(Protocol):
     def notices(self) -> list[str]:
         """What a person should know of the data before the first step."""
 
-    def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, rows: np.ndarray, draws: Draws) -> tuple[Tensor, dict[str, float]]:
         """The scalar to minimise for these examples, and figures for the log.
 
-        In evaluation mode (`Module.eval`) no caption is dropped: that is the validation loss.
+        In evaluation mode (`Module.eval`) it is the validation loss: no caption is dropped, and what makes
+        learning easier, such as pictures of a class or further noise, is left out.
 
         Args:
             rows: Which examples, (B,).
-            generator: The only source of randomness, on the CPU, decided by seed and step.
+            draws: The only source of randomness, decided by seed and step.
         """
 
     def sample(self, path: Path, prompts: Sequence[str]) -> dict[str, float]:
@@ -140,17 +147,6 @@ def update_digest(digest: hashlib._Hash, state: Mapping[str, Tensor]) -> None:
     """Add the names and values of weights to a digest, whatever their order and device."""
     for name, value in sorted(state.items()):
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-
-
-def draw_timesteps(
-    config: TrainConfig, alphas_cumprod: Tensor, count: int, generator: torch.Generator
-) -> Tensor:
-    """Timesteps of the noise of `count` pictures, int64 (count,), as --timestep-sampling says."""
-    if config.timestep_sampling == "uniform":
-        return torch.randint(len(alphas_cumprod), (count,), generator=generator)
-    return diffusion.logit_normal_timesteps(
-        count, alphas_cumprod, config.logit_mean, config.logit_std, generator
-    )
 
 
 def norm_groups(channels: Sequence[int]) -> int:

@@ -25,6 +25,7 @@ from t2i.devices import EXACT_FAMILIES, trains_in_bf16
 from t2i.errors import DatasetError
 from t2i.latents import decode, initial_noise
 from t2i.methods.base import TrainingData, norm_groups
+from t2i.methods.draws import Draws
 from t2i.methods.sheet import SHEET_SEED, save_sheet
 from t2i.methods.tables import cached_latents
 from t2i.sampling import training_levels
@@ -136,9 +137,9 @@ class TrainClassifier:
         noisy = diffusion.noised(original, noise, self.alphas_cumprod[timesteps], self.prediction_type)
         return self.classifier(noisy.to(self.device), timesteps.to(self.device)).float()
 
-    def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        noise = torch.randn((len(rows), *self.latents.shape[1:]), generator=generator)
-        timesteps = torch.randint(len(self.alphas_cumprod), (len(rows),), generator=generator)
+    def loss(self, rows: np.ndarray, draws: Draws) -> tuple[Tensor, dict[str, float]]:
+        noise = draws.normal(len(rows), *self.latents.shape[1:])
+        timesteps = draws.integers(len(self.alphas_cumprod), len(rows))
         answers = self.answers[torch.from_numpy(self.data.pictures_of(rows))].to(self.device)
         logits = self.logits(rows, timesteps, noise)
         right = (logits.argmax(1) == answers).float().mean()

@@ -24,6 +24,7 @@ from t2i.config import TrainConfig
 from t2i.dataset import to_pixels
 from t2i.families.prompts import words_in
 from t2i.methods.base import TrainingData
+from t2i.methods.draws import Draws
 from t2i.methods.sheet import save_sheet
 
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
@@ -77,7 +78,7 @@ class TrainCLIP:
         output = self.clip(input_ids=tokens, pixel_values=pixels)
         return output.logits_per_image.float()
 
-    def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, rows: np.ndarray, draws: Draws) -> tuple[Tensor, dict[str, float]]:
         logits = self.similarity(rows)
         kinds = self.kinds[torch.from_numpy(rows)].to(self.device)
         same = (kinds[:, None] == kinds[None, :]) & ~torch.eye(

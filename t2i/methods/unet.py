@@ -24,9 +24,10 @@ from t2i.config.train_methods import FLOW
 from t2i.devices import trains_in_bf16
 from t2i.errors import ModelError
 from t2i.guidance import classifier_free_guidance
-from t2i.methods.base import TrainingData, draw_timesteps, norm_groups
+from t2i.methods.base import TrainingData, norm_groups
 from t2i.methods.clip import cut_captions, tokenize, words_of
 from t2i.methods.compilation import compiled
+from t2i.methods.draws import Draws
 from t2i.methods.latent_weighting import channel_weights
 from t2i.methods.sheet import SHEET_SEED, save_sheet, sheet_captions
 from t2i.methods.tables import cached_latents
@@ -107,12 +108,12 @@ class TrainUNet:
             told.append(f"latent channels count in the loss by {weights}")
         return told
 
-    def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, rows: np.ndarray, draws: Draws) -> tuple[Tensor, dict[str, float]]:
         original = torch.from_numpy(self.latents[self.data.views(rows)]).float()  # (B, C, h, w)
-        noise = torch.randn(original.shape, generator=generator)
-        timesteps = draw_timesteps(self.config, self.alphas_cumprod, len(rows), generator)
+        noise = draws.normal(*original.shape)
+        timesteps = draws.timesteps(self.config, self.alphas_cumprod, len(rows))
         dropout = self.config.caption_dropout if self.unet.training else 0.0
-        dropped = torch.rand(len(rows), generator=generator) < dropout
+        dropped = draws.uniform(len(rows)) < dropout
         tokens = torch.where(dropped[:, None], self.no_caption, self.tokens[torch.from_numpy(rows)])
 
         alpha_bar = self.alphas_cumprod[timesteps]

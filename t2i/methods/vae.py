@@ -1,7 +1,8 @@
 """The autoencoder between pixels and latents, trained from nothing.
 
 Loss: L1 of the pixels, L1 of neighbouring differences (keeps edges), and the KL divergence of the
-posterior from N(0, I) (Kingma & Welling 2013, arXiv:1312.6114, eq. 10), averaged over latent values.
+posterior from N(0, I) (Kingma & Welling 2013, arXiv:1312.6114, eq. 10), averaged over latent values; on
+request also the two losses of `sharpness`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from t2i.config import TrainConfig
 from t2i.dataset import to_pixels
 from t2i.methods.base import TrainingData, norm_groups
 from t2i.methods.compilation import compiled
+from t2i.methods.draws import Draws
+from t2i.methods.sharpness import PatchDiscriminator, PerceptualDistance, adversarial_losses
 from t2i.methods.sheet import save_sheet
 
 
@@ -54,30 +57,35 @@ class TrainVAE:
         if config.freeze_encoder:
             self.vae.encoder.requires_grad_(False)
             self.vae.quant_conv.requires_grad_(False)
+        self.judge = PatchDiscriminator().to(device) if config.adversarial_weight > 0 else None
+        clip = start.get("clip model")
+        self.perceptual = None if clip is None else PerceptualDistance(clip).to(device)
         # Sample sheets have shapes of their own and stay with the modules as they are.
         self._encoder = compiled(self.vae.encoder) if config.compile else self.vae.encoder
         self._decoder = compiled(self.vae.decoder) if config.compile else self.vae.decoder
 
     def trainable(self) -> nn.ModuleDict:
-        return nn.ModuleDict({"vae": self.vae})
+        judge = {} if self.judge is None else {"discriminator": self.judge}
+        return nn.ModuleDict({"vae": self.vae, **judge})
 
     def frozen(self) -> Mapping[str, Any]:
-        if not self.config.freeze_encoder:
-            return {}
-        return {"encoder": self.vae.encoder, "quant_conv": self.vae.quant_conv}
+        staying = {} if self.perceptual is None else {"perceptual": self.perceptual}
+        if self.config.freeze_encoder:
+            staying |= {"encoder": self.vae.encoder, "quant_conv": self.vae.quant_conv}
+        return staying
 
     def notices(self) -> list[str]:
         if self._taken is None:
             return []
         return ["{} of {} weights taken over from the start model's VAE".format(*self._taken)]
 
-    def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, rows: np.ndarray, draws: Draws) -> tuple[Tensor, dict[str, float]]:
         pixels = to_pixels(self._seen, self.data.views(rows))  # (B, 3, H, W)
         if self.config.vae_crop is not None:
-            pixels = random_crops(pixels, self.config.vae_crop, generator)
+            pixels = random_crops(pixels, self.config.vae_crop, draws)
         pixels = pixels.to(self.device)
         posterior = DiagonalGaussianDistribution(self.vae.quant_conv(self._encoder(pixels)))
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(self.device)
+        noise = draws.normal(*posterior.mean.shape).to(self.device)
         latents = posterior.mean + posterior.std * noise
         rebuilt = self._decoder(self.vae.post_quant_conv(latents)).float()
         absolute = (rebuilt - pixels).abs().mean()
@@ -85,7 +93,16 @@ class TrainVAE:
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         kl = 0.5 * (mean**2 + logvar.exp() - 1.0 - logvar).mean()
         total = absolute + self.config.edge_weight * edges + self.config.kl_weight * kl
-        return total, {"l1": absolute.item(), "edges": edges.item(), "kl": kl.item()}
+        figures = {"l1": absolute.item(), "edges": edges.item(), "kl": kl.item()}
+        if self.perceptual is not None:
+            distance = self.perceptual(rebuilt, pixels)
+            total = total + self.config.perceptual_weight * distance
+            figures["perceptual"] = distance.item()
+        if self.judge is not None and self.vae.training:
+            fooling, judging = adversarial_losses(self.judge, rebuilt, pixels)
+            total = total + self.config.adversarial_weight * fooling + judging
+            figures |= {"fooling": fooling.item(), "judging": judging.item()}
+        return total, figures
 
     @torch.no_grad()
     def sample(self, path: Path, prompts: Sequence[str]) -> dict[str, float]:
@@ -144,20 +161,20 @@ def take_over(vae: AutoencoderKL, given: AutoencoderKL) -> tuple[int, int]:
     return len(taken), len(wanted)
 
 
-def random_crops(pixels: Tensor, side: int, generator: torch.Generator) -> Tensor:
+def random_crops(pixels: Tensor, side: int, draws: Draws) -> Tensor:
     """One square cutting of each picture, anywhere in it.
 
     Args:
         pixels: (B, 3, H, W).
         side: Height and width of the cuttings, pixels, at most H and W.
-        generator: Decides where.
+        draws: Decide where.
 
     Returns:
         (B, 3, side, side).
     """
     count, _, height, width = pixels.shape
-    tops = torch.randint(height - side + 1, (count,), generator=generator).tolist()
-    lefts = torch.randint(width - side + 1, (count,), generator=generator).tolist()
+    tops = draws.integers(height - side + 1, count).tolist()
+    lefts = draws.integers(width - side + 1, count).tolist()
     return torch.stack(
         [
             picture[:, top : top + side, left : left + side]

@@ -7,7 +7,7 @@ was stopped goes on.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from t2i import images, weights
@@ -15,6 +15,7 @@ from t2i.config import GenerateConfig, TrainConfig
 from t2i.errors import Interrupted, T2IError
 from t2i.jobs import Job, plan_jobs
 from t2i.recipes import config_of
+from t2i.training.start import base_of
 
 FOLDER = "class_images"
 FIRST_SEED = 1_000_000
@@ -41,13 +42,12 @@ def draw_class_images(config: TrainConfig, stopped: threading.Event) -> Iterator
     assert config.class_prompt is not None
     from t2i.pipeline import generate
 
-    source = weights.resolve_model(config.model or "pocket")
     wanted = GenerateConfig(
         prompts=(config.class_prompt,), num_images=config.num_class_images, seed=FIRST_SEED + config.seed,
         model=config.model or "pocket", device=config.device,
     )  # fmt: skip
-    files = class_files(config)
-    missing = [job for job in plan_jobs(wanted) if not _is_there(files[job.index], job, source.id)]
+    files, hashes = class_files(config), weights.hash_files(base_of(config).files)
+    missing = [job for job in plan_jobs(wanted) if not _is_there(files[job.index], job, hashes)]
     if not missing:
         return
     yield f"{len(missing)} class pictures to draw: {config.class_prompt}"
@@ -59,11 +59,12 @@ def draw_class_images(config: TrainConfig, stopped: threading.Event) -> Iterator
             yield f"{number} of {len(missing)} class pictures drawn"
 
 
-def _is_there(file: Path, job: Job, model: str) -> bool:
-    """Whether a file holds the picture of a job, by its recipe."""
+def _is_there(file: Path, job: Job, hashes: Mapping[str, str]) -> bool:
+    """Whether a file holds the picture of a job, drawn by a model of these files, by its recipe."""
     try:
         recipe = images.read_recipe(file)
         drawn = config_of(recipe)
     except T2IError:
         return False
-    return (drawn.prompts, drawn.seed, recipe["model"].get("id")) == ((job.prompt,), job.seed, model)
+    there = drawn.prompts, drawn.seed, recipe["model"].get("files")
+    return there == ((job.prompt,), job.seed, dict(hashes))

@@ -12,6 +12,7 @@ from typing import Any
 from t2i import durable, weights
 from t2i.catalog import DEFAULT_MODEL
 from t2i.config import TrainConfig
+from t2i.config.train import OWN_PARTS
 from t2i.devices import DTYPES
 from t2i.methods import METHODS, SCRATCH, Method, TrainingData
 from t2i.naming import slug
@@ -77,9 +78,16 @@ def describe(config: TrainConfig, data: TrainingData) -> dict[str, Any]:
 CAPTIONS_KEPT = 32
 
 
+DESCRIPTION = "training.json"
+
+
 def _save_parts(config: TrainConfig, method: Method, data: TrainingData) -> Made:
     folder = Path(config.output) / PARTS
-    weights.save_parts(folder, method.parts())
+    parts = method.parts()
+    weights.save_parts(folder, parts)
+    if config.method not in OWN_PARTS:
+        for name in parts:
+            durable.write_json(folder / name / DESCRIPTION, describe(config, data))
     return Made(folder)
 
 
@@ -110,7 +118,9 @@ def _save_tuned_model(config: TrainConfig, method: Method, data: TrainingData) -
         "width": config.resolution,
         "height": config.resolution,
     }
-    return _save_model(config, data, method.parts(), defaults)
+    made = _save_model(config, data, method.parts(), defaults)
+    durable.write_json(made.path / DESCRIPTION, describe(config, data))
+    return made
 
 
 def _save_model(

@@ -50,7 +50,7 @@ def with_inputs(config: TrainConfig, folder: ImageFolder, data: TrainingData) ->
     if config.method == "classifier":
         return replace(data, labels=labels_of(config, folder))
     if config.method == "controlnet":
-        return replace(data, conditioning=_conditioning(config, folder, data))
+        return _with_conditioning(config, folder, data)
     if config.class_prompt is None:
         return data
     examples = tuple(Example(file, config.class_prompt) for file in class_files(config))
@@ -67,20 +67,21 @@ def labels_of(config: TrainConfig, folder: ImageFolder) -> list[str]:
     return [one.file.parent.relative_to(folder.root).as_posix() for one in folder.examples]
 
 
-def _conditioning(config: TrainConfig, folder: ImageFolder, data: TrainingData) -> np.ndarray:
-    """Conditioning pictures, uint8 (N, 3, H, W), made or decoded once."""
+def _with_conditioning(config: TrainConfig, folder: ImageFolder, data: TrainingData) -> TrainingData:
+    """The data with conditioning pictures, uint8 (N, 3, H, W), made or decoded once."""
     if config.conditioning_images is not None:
         examples = tuple(Example(file, "") for file in _conditioning_files(config, folder))
         given = ImageFolder(Path(config.conditioning_images), examples, "none")
         key = dataset_key(given, config.resolution, data.cache)
-        return load_pixels(given, config.resolution, data.cache, key)
+        pixels = load_pixels(given, config.resolution, data.cache, key)
+        return replace(data, conditioning=pixels, conditioning_key=key)
 
     def made() -> Iterator[np.ndarray]:
         for row in range(len(data.pixels)):
             yield edges(np.asarray(data.pixels[row]))
 
     path = data.cache / f"{config.control_kind}-{data.key}.npy"
-    return cached_table(path, tuple(data.pixels.shape), np.uint8, made)
+    return replace(data, conditioning=cached_table(path, tuple(data.pixels.shape), np.uint8, made))
 
 
 def _conditioning_files(config: TrainConfig, folder: ImageFolder) -> list[Path]:

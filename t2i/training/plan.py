@@ -19,8 +19,11 @@ from t2i.dataset import ImageFolder
 from t2i.methods.clip import build_tokenizer, clip_config
 from t2i.methods.unet import build_unet
 from t2i.methods.vae import build_vae
+from t2i.training.class_images import class_files
+from t2i.training.costs import guessed_seconds, learning_on_base
 from t2i.training.curves import read_metrics
 from t2i.training.folder import PARTS, check_folder, goes_on, record_of, stages_of
+from t2i.training.inputs import check_inputs
 from t2i.training.journal import read_journal
 from t2i.training.optimising import check_optimizer
 from t2i.training.page import size_text, time_text
@@ -61,9 +64,10 @@ def plan_run(config: TrainConfig) -> Iterator[str]:
     check_optimizer(config)
     check_trackers(config)
     check_start(config)
-    folder = read_dataset(config).without_test()
+    folder = check_inputs(config, read_dataset(config).without_test())
     held_out = hold_out(folder, config.validation_split, None)
     learnt = len(folder.examples) - len(held_out)
+    of_a_pass = sum(one.repeats for number, one in enumerate(folder.examples) if number not in held_out)
     yield f"dataset   {folder.summary()}; {learnt} to learn from, {len(held_out)} held out"
     passes = f" = {config.batch_size} x {config.gradient_accumulation_steps} passes"
     accumulated = passes if config.gradient_accumulation_steps > 1 else ""
@@ -71,9 +75,12 @@ def plan_run(config: TrainConfig) -> Iterator[str]:
     disk = len(folder.examples) * 3 * config.resolution**2
     complete = True
     for stage in stages_of(config):
-        steps = steps_for(config, stage, learnt, any(folder.captions()))
-        seen = steps * pictures_per_step(config) / learnt
+        steps = steps_for(config, stage, of_a_pass, any(folder.captions()))
+        seen = steps * pictures_per_step(config) / of_a_pass
         yield f"{stage:9} {steps} steps, {seen:.3g} passes over the pictures"
+        if config.class_prompt is not None:
+            missing = sum(not file.exists() for file in class_files(config))
+            yield f"          {missing} of {config.num_class_images} class pictures are drawn first"
         count = learning_parameters(config, stage, folder)
         if count is None:
             yield "          parameters that learn: unknown until the base model is loaded"
@@ -84,7 +91,7 @@ def plan_run(config: TrainConfig) -> Iterator[str]:
             yield f"          memory: {size_text(held)} for weights, gradients, optimizer and average"
             disk += count * (4 + 4 + BYTES_EACH[config.optimizer]) * (config.checkpoints_total_limit + 1)
             disk += 4 * count * (3 if held_out else 1)  # the result, the best weights and their result
-        yield from (f"          {line}" for line in _measured(config, stage, steps))
+        yield from (f"          {line}" for line in _measured(config, stage, steps, count))
     free = shutil.disk_usage(next(place for place in _upwards(Path(config.output)) if place.is_dir())).free
     more = "" if complete else " and what the parameters that learn take"
     yield f"disk      {size_text(disk)} for pictures, checkpoints, results{more}; {size_text(free)} are free"
@@ -112,7 +119,7 @@ def learning_parameters(config: TrainConfig, stage: str, folder: ImageFolder) ->
             model = CLIPModel(clip_config(config, tokenizer))
             return sum(value.numel() for value in model.parameters())
         if stage != "unet":
-            return None
+            return learning_on_base(config, stage, folder)
         start = given if given is not None else Path(config.output) / PARTS
         if (start / "unet").is_dir():
             count = _stored(start / "unet")
@@ -133,8 +140,8 @@ def learning_parameters(config: TrainConfig, stage: str, folder: ImageFolder) ->
         return count
 
 
-def _measured(config: TrainConfig, stage: str, steps: int) -> Iterator[str]:
-    """Time and memory of the run that is in OUTPUT, if it cost the same a step."""
+def _measured(config: TrainConfig, stage: str, steps: int, learning: int | None) -> Iterator[str]:
+    """Time and memory of the run that is in OUTPUT, if it cost the same a step; else a guess of the time."""
     folder = Path(config.output) / stage
     record, rows = record_of(folder), read_metrics(folder)
     now, free = config.to_dict(), FREE_ON_RESUME | RECORDED_ON_RESUME | SAME_COST
@@ -143,11 +150,13 @@ def _measured(config: TrainConfig, stage: str, steps: int) -> Iterator[str]:
         name for name, value in record.settings.items()
         if (name not in free or name in SETS_THE_PACE) and now.get(name) != value
     ]  # fmt: skip
-    if record is None or not speeds:
-        yield "time and memory of activations: unknown until measured (train a few steps with this --output)"
-        return
-    if differ:
-        yield f"time and memory of activations: unknown; {folder} was measured with other {', '.join(differ)}"
+    if record is None or not speeds or differ:
+        guess = guessed_seconds(config, stage, steps, learning)
+        if guess is not None:
+            yield f"time: about {time_text(guess)} of steps, a guess from the size of the network"
+        why = f"{folder} was measured with other {', '.join(differ)}" if differ else "not measured yet"
+        more = "" if guess is not None else "time and "
+        yield f"{more}memory of activations: unknown, {why} (train a few steps with this --output)"
         return
     done = rows[-1]["step"] if goes_on(config, stage) else 0
     seconds = max(0, steps - done) * pictures_per_step(config) / median(speeds)

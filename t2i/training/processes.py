@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -52,10 +52,6 @@ class Team(Crew):
     def share(self, rows: np.ndarray) -> np.ndarray:
         """This process's part of a batch, (B,) to (B / size,): every size-th row."""
         return rows[self.rank :: self.size]
-
-    def seed(self, seed: int, step: int) -> int:
-        """Seed of the noise of one step: another stream for every run seed, process and step."""
-        return (seed << 32) + (self.rank << 24) + step
 
     @torch.no_grad()
     def average(self, gradients: Sequence[Tensor], figures: Mapping[str, float]) -> dict[str, float]:
@@ -252,6 +248,25 @@ def _check_alive(others: Sequence[multiprocessing.Process]) -> None:
 
 def _join_launched(config: TrainConfig, rank: int, size: int) -> None:
     """Meet the processes that a launcher has started, each with a GPU of its own where there are GPUs."""
+    with _ended_by_signals():
+        _join_by_environment(config, rank, size)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """A signal ends the process in this block: native code waits in it, and there is nothing to save yet."""
+    before = {}
+    with suppress(ValueError):  # not in the main thread: whoever owns it decides about signals
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _join_by_environment(config: TrainConfig, rank: int, size: int) -> None:
     if pick_device(config.device).type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)))
         dist.init_process_group("nccl", rank=rank, world_size=size, timeout=PATIENCE)

@@ -21,7 +21,8 @@ FREE_ON_RESUME = {
     "dataset", "output", "overwrite", "model", "resume", "handoff", "save_handoff", "method", "device",
     "max_train_time", "checkpointing_steps", "checkpoints_total_limit", "log_steps", "sample_steps",
     "sample_prompts", "guidance_scale", "sampling_steps", "save_dtype", "gradient_checkpointing",
-    "lora_format", "validation_steps", "report_to", "memorisation_samples",
+    "lora_format", "validation_steps", "report_to", "memorisation_samples", "conditioning_images",
+    "perceptual_model",
     # What these change is seen in the pictures and captions.
     "follow_symlinks", "max_bad", "alpha_background", "image_column", "caption_column", "dataset_config",
     "offline",
@@ -32,7 +33,7 @@ RECORDED_ON_RESUME = {
     "snr_gamma", "timestep_sampling", "logit_mean", "logit_std", "latent_weighting", "compile",
     "num_processes",
     "epochs", "lr_scheduler", "lr_power", "noise_offset", "input_perturbation", "lora_dropout",
-    "prior_weight", "optimizer", "batch_size", "gradient_accumulation_steps",
+    "prior_weight", "perceptual_weight", "optimizer", "batch_size", "gradient_accumulation_steps",
 }  # fmt: skip
 # A condition by its own name: before it was told by content, it was "dataset" and told by the files' times.
 DATA = "pictures and captions"
@@ -85,8 +86,10 @@ def check_resumable(path: Path, state: Mapping[str, Any], config: TrainConfig, s
 
 
 def dataset_digest(data: TrainingData) -> str:
-    """Changes with any picture, caption or their order, what is held out, and class pictures."""
+    """Changes with any picture, caption or their order, what is held out, class and conditioning pictures."""
     parts = [data.key, *data.captions]
+    if data.conditioning_key:
+        parts.append(f"conditioning {data.conditioning_key}")
     if data.held_out:
         parts.append(f"held out {sorted(data.held_out)}")
     if data.prior is not None:

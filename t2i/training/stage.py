@@ -24,6 +24,7 @@ from t2i.config import TrainConfig
 from t2i.devices import pick_device, trains_in_bf16
 from t2i.errors import Interrupted, ModelError
 from t2i.methods import METHODS, Method, TrainingData
+from t2i.methods.draws import Draws
 from t2i.training.export import Made, export
 from t2i.training.folder import BEST, CHECKPOINTS, clear_after, clear_stage, goes_on, is_done, mark_done
 from t2i.training.optimising import (
@@ -149,7 +150,7 @@ class Stage:
             looked = self.step % watch.validation_steps == 0 or self.step == self.total
             found = watch.validate(self.step) if looked else {}
             figures |= found
-            if self.step % config.log_steps == 0 or found:
+            if self.step % config.log_steps == 0 or found or self.step == self.total:
                 watch.log(self.step, figures)
             if self.step % config.checkpointing_steps == 0:
                 self._save(watch)
@@ -176,20 +177,22 @@ class Stage:
         """One step of all processes; `halt` of any of them comes back as figure "halt" in all of them."""
         config = self.config
         rows = self.data.rows(self.step, pictures_per_step(config), config.seed)
-        generator = torch.Generator().manual_seed(self.team.seed(config.seed, self.step))
+        generator = torch.Generator().manual_seed((config.seed << 32) + self.step)
+        # A loss that compares the pictures of a batch needs all of them, in every process and in one pass.
+        shared = self.method.shares_batches
+        draws = Draws(generator, self.team.rank, self.team.size) if shared else Draws(generator)
         peak = METHODS[self.name].default_learning_rate
         peak = config.learning_rate if config.learning_rate is not None else peak
         rate = learning_rate(config, peak, self.step, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        # A loss that compares the pictures of a batch sees all of them at once.
-        passes = config.gradient_accumulation_steps if self.method.shares_batches else 1
+        passes = config.gradient_accumulation_steps if shared else 1
         figures = {"loss": 0.0}
         # The first step may compile for minutes; whoever comes later finds the result in a cache.
         in_order = self.team.leader_first() if config.compile and not self.compiled else nullcontext()
         with in_order:
-            for part in np.split(self.team.share(rows), passes):
-                loss, told = self._forward(part, generator)
+            for part in np.split(self.team.share(rows) if shared else rows, passes):
+                loss, told = self._forward(part, draws)
                 self.scale.backward(loss / passes if passes > 1 else loss)
                 for name, value in {"loss": loss.item(), **told}.items():
                     figures[name] = figures.get(name, 0.0) + value / passes
@@ -197,7 +200,9 @@ class Stage:
         gradients = [value.grad for value in self.parameters.values() if value.grad is not None]
         figures = self.team.average(gradients, {**figures, "halt": float(halt)})
         self.scale.unscale(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.parameters.values(), config.max_grad_norm)
+        norm = nn.utils.get_total_norm(gradients)
+        if norm.item() > config.max_grad_norm:  # else there is nothing to pass over
+            nn.utils.clip_grads_with_norm_(self.parameters.values(), config.max_grad_norm, norm)
         overflows = self.scale.enabled and not math.isfinite(norm.item())  # the scale then falls
         if not math.isfinite(figures["loss"]) or not (math.isfinite(norm.item()) or overflows):
             raise ModelError(
@@ -210,10 +215,10 @@ class Stage:
         self.average.follow(self.step)
         return {**figures, "learning_rate": rate, **({} if overflows else {"grad_norm": norm.item()})}
 
-    def _forward(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def _forward(self, rows: np.ndarray, draws: Draws) -> tuple[Tensor, dict[str, float]]:
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         with torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32"):
-            return self.method.loss(rows, generator)
+            return self.method.loss(rows, draws)
 
     def _save(self, watch: Watch) -> None:
         with watch.journal.phase("saving"):
@@ -308,7 +313,7 @@ def pictures_per_step(config: TrainConfig) -> int:
 
 def planned_steps(config: TrainConfig, name: str, data: TrainingData) -> int:
     """Optimizer steps of a stage."""
-    return steps_for(config, name, len(data.training_rows()), any(data.captions))
+    return steps_for(config, name, data.pass_length(), any(data.captions))
 
 
 def steps_for(config: TrainConfig, name: str, pictures: int, captioned: bool) -> int:
@@ -317,7 +322,7 @@ def steps_for(config: TrainConfig, name: str, pictures: int, captioned: bool) ->
     Args:
         config: The run.
         name: The stage.
-        pictures: Those that it learns from.
+        pictures: Those of one pass, each as often as it is repeated.
         captioned: Whether any of them has a caption.
     """
     if name == "clip" and not captioned:

@@ -7,17 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from t2i import checkpoints, weights
 from t2i.catalog import DEFAULT_MODEL
 from t2i.config import TrainConfig
 from t2i.config.train import OWN_PARTS
 from t2i.config.train_methods import SNR_GAMMA
-from t2i.devices import EXACT_FAMILIES
+from t2i.devices import EXACT_FAMILIES, pick_device
 from t2i.errors import ModelError
 from t2i.methods import METHODS
+from t2i.methods.lora import add_adapter
 from t2i.schedulers import is_flow
 from t2i.training.folder import CHECKPOINTS, PARTS, stages_of
 from t2i.training.resuming import check_resumable
+from t2i.weights.clip_model import load_clip
 from t2i.weights.safety import read_config
 
 SMALL_BATCH = 8  # pictures per step on pocket; large models take one
@@ -76,6 +80,7 @@ def check_start(config: TrainConfig) -> None:
     if config.method not in OWN_PARTS:
         configs = getattr(base_of(config).inspection.contents, "configs", {})  # of a single file: SD's own
         _check_factor(config, configs.get("vae", {}))
+        _check_targets(config, configs["unet"])
         _check_checkpoint(config, config.method)
         return
     there = set() if config.model is None else _parts_of_use(Path(config.model), stages_of(config))
@@ -97,6 +102,21 @@ def check_start(config: TrainConfig) -> None:
     _check_checkpoint(config, config.method)
 
 
+def _check_targets(config: TrainConfig, unet: Mapping[str, Any]) -> None:
+    """Refuse layers that the UNet has not.
+
+    Raises:
+        UsageError: Then.
+    """
+    if not config.target_modules:
+        return
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):  # names alone, no numbers
+        network = UNet2DConditionModel.from_config(dict(unet)).requires_grad_(False)
+        add_adapter(network, config.target_modules, config)
+
+
 def _check_factor(config: TrainConfig, vae: Mapping[str, Any]) -> None:
     """Refuse pictures that an autoencoder cannot shrink evenly; without widths there is nothing to check."""
     shrink = 2 ** max(0, len(vae.get("block_out_channels", ())) - 1)
@@ -115,11 +135,15 @@ def start_parts(config: TrainConfig, stage: str) -> dict[str, Any]:
         source = base_of(config)
         return {"base": weights.load_model(source), "base_key": base_key(source)}
     builds_on = METHODS[stage].builds_on
+    seen: dict[str, Any] = {}
+    if stage == "vae" and config.perceptual_model is not None:
+        device = pick_device(config.device)
+        seen["clip model"] = load_clip(config.perceptual_model, "--perceptual-model", device)
     found = {} if config.model is None else weights.load_parts(Path(config.model))
     own = Path(config.output) / PARTS
     if builds_on and own.is_dir() and (config.model is None or config.method == "scratch"):
         found |= weights.load_parts(own, only=builds_on)
-    return found
+    return found | seen
 
 
 def _check_checkpoint(config: TrainConfig, stage: str) -> None:

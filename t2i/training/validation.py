@@ -23,8 +23,9 @@ from t2i.dataset import HASHES, ImageFolder
 from t2i.errors import DatasetError
 from t2i.hashes import hash_files
 from t2i.methods import TrainingData
+from t2i.methods.draws import Draws
 
-Forward = Callable[[np.ndarray, torch.Generator], tuple[Tensor, dict[str, float]]]
+Forward = Callable[[np.ndarray, Draws], tuple[Tensor, dict[str, float]]]
 FILE = "best.safetensors"
 DRAWS = 4  # noises and timesteps for each picture
 MOST_PICTURES = 256  # that take part; more are held out and cost no time
@@ -92,7 +93,7 @@ def validation_loss(forward: Forward, together: bool, data: TrainingData, batch_
     batch with each other, they are taken together, in an order that is always the same.
 
     Args:
-        forward: Rows and generator → loss, as `Method.loss`.
+        forward: Rows and draws → loss, as `Method.loss`.
         together: The loss compares the pictures of a batch.
         data: With at least one picture held out.
         batch_size: Pictures that are compared with each other.
@@ -108,8 +109,8 @@ def validation_loss(forward: Forward, together: bool, data: TrainingData, batch_
         batches = [np.full(DRAWS, row) for row in rows]
     total = 0.0
     for batch in batches:
-        generator = torch.Generator().manual_seed(data.held_out[int(batch[0])])
-        total += forward(batch, generator)[0].item() * len(batch)
+        draws = Draws.seeded(data.held_out[int(batch[0])])
+        total += forward(batch, draws)[0].item() * len(batch)
     return total / sum(map(len, batches))
 
 

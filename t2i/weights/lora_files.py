@@ -19,7 +19,7 @@ PARTS = {"unet": "unet", "te": "text_encoder", "te1": "text_encoder", "te2": "te
 PREFIX = re.compile(r"(?:base_model\.model\.)?(?:(unet|text_encoder|text_encoder_2|transformer)\.)?")
 OTHER_KINDS = {".hada_w": "a LoHa", ".lokr_w": "a LoKr", ".oft_": "an OFT", ".lora_mid": "a LoRA in CP form"}
 TEXT_WIDTHS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "SDXL"}
-BASE_KEYS = ("modelspec.architecture", "ss_base_model_version", "ss_sd_model_name", "base_model")
+BASE_KEYS = ("t2i.base", "modelspec.architecture", "ss_base_model_version", "ss_sd_model_name", "base_model")
 READS_TEXT = re.compile(r"attn2[._](?:processor[._])?to[._][kv]")
 
 

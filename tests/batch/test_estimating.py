@@ -13,11 +13,12 @@ from diffusers import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from t2i.batch import BatchJob, count_workers, estimate, plan_batch
-from t2i.batch.estimating import guess, unet_flop
+from t2i.batch.estimating import guess
 from t2i.batch.workers import crews
 from t2i.catalog import ASSETS
 from t2i.config import GenerateConfig
 from t2i.config.batch import BatchConfig
+from t2i.flops import unet_flop
 from t2i.promptfiles import PromptOptions, parse_prompt_file
 
 

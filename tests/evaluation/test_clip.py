@@ -14,8 +14,8 @@ from PIL import Image
 
 from t2i.errors import ModelError
 from t2i.evaluation.adherence import clip_score
-from t2i.evaluation.clip import TEXT_PREFIX, Clip, find_clip
 from t2i.evaluation.instruments import extract
+from t2i.weights.clip_model import TEXT_PREFIX, Clip, find_clip
 
 TEXTS = ["a dog on red", "a cat"]
 

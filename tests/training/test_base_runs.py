@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import threading
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from bases import NEEDS, base_config, make, shapes_data
+from PIL import Image
 from safetensors.torch import load_file, safe_open
 from small_run import small_config
 
@@ -209,7 +213,7 @@ def test_a_controlnet_and_a_classifier_are_folders_of_parts(
 
 
 def test_class_pictures_are_drawn_once_and_go_on_where_they_were_stopped(
-    shapes: Path, tmp_path: Path, tiny_pocket: Path
+    shapes: Path, tmp_path: Path, tiny_pocket: Path, copy_model: Callable[[Path], Path]
 ) -> None:
     config = base_config("dreambooth", tiny_pocket, shapes, tmp_path, **FEW | {"num_class_images": 3})
     files = class_files(config)
@@ -226,6 +230,36 @@ def test_class_pictures_are_drawn_once_and_go_on_where_they_were_stopped(
     assert list(draw_class_images(other, stopped)) == ["3 class pictures to draw: a dog"]
     run(config)
     assert (tmp_path / "model" / "unet").is_dir()
+    told = json.loads((tmp_path / "model" / "training.json").read_text())
+    assert told["t2i.base"] == "tiny-pocket" and len(told["t2i.base_sha256"]) == 64
+    assert told["t2i.settings"]["class_prompt"] == "a cat" and told["t2i.dataset"]
+    assert told["modelspec.title"] == "dreambooth of tiny-pocket"
+    changed = copy_model(tiny_pocket)
+    values = json.loads((changed / "t2i.json").read_text())
+    (changed / "t2i.json").write_text(json.dumps({**values, "guidance_scale": 2.0}))
+    elsewhere = config.replace(model=str(changed))
+    assert list(draw_class_images(elsewhere, stopped)) == ["3 class pictures to draw: a cat"], "another base"
+
+
+def test_a_resumed_controlnet_notices_other_conditioning_pictures(
+    shapes: Path, tmp_path: Path, tiny_pocket: Path
+) -> None:
+    for name, grey in (("white", 255), ("black", 0)):
+        (tmp_path / name).mkdir()
+        for file in shapes.glob("*.png"):
+            Image.new("RGB", (32, 32), (grey,) * 3).save(tmp_path / name / file.name)
+    shutil.copytree(tmp_path / "white", tmp_path / "moved")
+
+    def told(folder: str, **changes: Any) -> str:
+        own = FEW | {"control_kind": None, "conditioning_images": str(tmp_path / folder)} | changes
+        config = base_config("controlnet", tiny_pocket, shapes, tmp_path / "run", **own)
+        return "\n".join(progress.notice for progress in run(config) if progress.notice)
+
+    told("white")
+    assert "changed" not in told("moved", resume="latest"), "the same pictures elsewhere"
+    assert "changed: pictures and captions" in told("black", resume="latest")
+    written = json.loads((tmp_path / "run" / "parts" / "controlnet" / "training.json").read_text())
+    assert written["t2i.base"] == "tiny-pocket"
 
 
 def other_value(item: Any) -> Any:

@@ -15,6 +15,7 @@ from test_methods import learn, one_step, snapshot
 from t2i.errors import T2IError
 from t2i.latents import decode
 from t2i.methods import METHODS, SCRATCH, TrainingData, denoising
+from t2i.methods.draws import Draws
 from t2i.training.start import start_parts
 
 STEPS_BY_HEART = 400
@@ -71,11 +72,25 @@ def test_a_random_choice_of_a_step_is_decided_by_its_generator(data: TrainingDat
     one_step(method)
 
     def loss(seed: int) -> float:
-        return method.loss(np.arange(4), torch.Generator().manual_seed(seed))[0].item()
+        return method.loss(np.arange(4), Draws.seeded(seed))[0].item()
 
     first = loss(5)
     torch.randn(3)
     assert loss(5) == first != loss(6)
+
+
+def test_what_makes_learning_easier_is_no_part_of_the_validation_loss(
+    data: TrainingData, tiny_pocket: Path
+) -> None:
+    plain = make("full", tiny_pocket, data, resolution=32)
+    helped = make("dreambooth", tiny_pocket, data, resolution=32, noise_offset=0.5, input_perturbation=0.5)
+    assert "prior_mse" in helped.loss(np.arange(4), Draws.seeded(1))[1]
+    losses = []
+    for method in (plain, helped):
+        method.unet.eval()
+        loss, figures = method.loss(np.arange(4), Draws.seeded(1))
+        losses.append(loss.item())
+    assert losses[0] == losses[1] and "prior_mse" not in figures
 
 
 def test_only_steps_run_the_compiled_network(
@@ -105,7 +120,7 @@ def test_a_compiled_step_learns_what_the_plain_one_learns(
     def learned(**more: Any) -> dict[str, torch.Tensor]:
         method = make(name, tiny_pocket, data, resolution=32, **changes, **more)
         with torch.autocast("cpu", torch.bfloat16):
-            method.loss(np.arange(4), torch.Generator().manual_seed(1))[0].backward()
+            method.loss(np.arange(4), Draws.seeded(1))[0].backward()
         learning = method.trainable().named_parameters()
         return {key: value.grad for key, value in learning if value.grad is not None}
 
@@ -156,9 +171,9 @@ def test_the_loss_of_a_right_answer_is_zero_and_others_are_weighted(
 
     method.predict = answer
     off = 0.0
-    assert method.loss(np.arange(4), torch.Generator().manual_seed(1))[0].item() < 1e-6
+    assert method.loss(np.arange(4), Draws.seeded(1))[0].item() < 1e-6
     off = 1.0
-    loss, figures = method.loss(np.arange(4), torch.Generator().manual_seed(1))
+    loss, figures = method.loss(np.arange(4), Draws.seeded(1))
     least = seen["snr"].clamp(max=5)
     weight = least / seen["snr"] if predicts == "noise" else least / (seen["snr"] + 1)
     assert figures["mse"] == pytest.approx(1, abs=1e-3)
@@ -169,7 +184,7 @@ def test_prior_pictures_count_as_much_as_they_are_told_to(data: TrainingData, ti
     losses = {}
     for weight in (0.0, 1.0, 3.0):
         method = make("lora", tiny_pocket, data, resolution=32, class_prompt="a cat", prior_weight=weight)
-        losses[weight] = method.loss(np.arange(4), torch.Generator().manual_seed(1))[0].item()
+        losses[weight] = method.loss(np.arange(4), Draws.seeded(1))[0].item()
     assert losses[0.0] < losses[1.0]
     assert losses[3.0] - losses[0.0] == pytest.approx(3 * (losses[1.0] - losses[0.0]), rel=1e-4)
 
@@ -205,7 +220,7 @@ def test_full_fine_tuning_learns_eight_pictures_by_heart(data: TrainingData, tin
         for group in optimizer.param_groups:
             group["lr"] = 4e-3 * min(1.0, 2 * (1 - step / STEPS_BY_HEART))
         optimizer.zero_grad()
-        loss, _ = method.loss(rows, torch.Generator().manual_seed(step))
+        loss, _ = method.loss(rows, Draws.seeded(step))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(method.trainable().parameters(), 1.0)
         optimizer.step()

@@ -18,6 +18,7 @@ from t2i.config import TrainConfig
 from t2i.errors import UsageError
 from t2i.evaluation.validation import LEVELS, fixed_noise, validation_losses
 from t2i.methods import METHODS, TrainingData
+from t2i.methods.draws import Draws
 from t2i.methods.unet import build_unet
 from t2i.training.export import export
 from t2i.training.resuming import changed_settings
@@ -63,7 +64,7 @@ def test_the_loss_of_a_new_unet_is_the_formula(data: TrainingData, tiny_pocket: 
     small = build_unet(config, 4, 8, start["text_encoder"].config.hidden_size)
     method: Any = METHODS["unet"](config, data, start | {"unet": small}, CPU)
     rows = np.arange(6)
-    loss, figures = method.loss(rows, torch.Generator().manual_seed(5))
+    loss, figures = method.loss(rows, Draws.seeded(5))
 
     again = torch.Generator().manual_seed(5)
     original = torch.from_numpy(method.latents[rows]).float()
@@ -85,7 +86,7 @@ def test_the_loss_on_a_base_of_rectified_flow_is_the_formula(
     method = make(name, flow_base, data, resolution=32, caption_dropout=0.0)
     assert method.config.snr_gamma == 0 and method.prediction_type == "flow_prediction"
     rows = np.arange(4)
-    loss, _ = method.loss(rows, torch.Generator().manual_seed(2))
+    loss, _ = method.loss(rows, Draws.seeded(2))
     again = torch.Generator().manual_seed(2)
     original = torch.from_numpy(np.array(method.bucket_latents[0][rows])).float()
     noise = torch.randn(original.shape, generator=again)
@@ -159,3 +160,27 @@ def test_the_loss_is_weighted_by_default_where_it_always_was() -> None:
     assert gamma(prediction_type="flow_prediction", snr_gamma=5.0) == 5
     before = TrainConfig(dataset="d", method="unet").to_dict() | {"snr_gamma": 5.0}  # as checkpoints have it
     assert changed_settings(before, TrainConfig(dataset="d", method="unet").to_dict(), "unet") == []
+
+
+def test_epsilon_does_not_begin_at_pure_noise() -> None:
+    def config(**changes: Any) -> TrainConfig:
+        return TrainConfig(dataset="d", method="unet", **changes)
+
+    assert config().zero_terminal_snr and config(prediction_type="sample").zero_terminal_snr
+    assert not config(prediction_type="epsilon").zero_terminal_snr
+    with pytest.raises(UsageError, match="of pure noise the noise says nothing"):
+        config(prediction_type="epsilon", zero_terminal_snr=True)
+
+
+@pytest.mark.parametrize(
+    ("idle", "needs"),
+    [
+        ({"logit_mean": 1.0}, "--timestep-sampling logit_normal"),
+        ({"logit_std": 2.0}, "--timestep-sampling logit_normal"),
+        ({"lr_power": 3.0}, "--lr-scheduler polynomial"),
+        ({"lr_decay": 0.5, "lr_scheduler": "cosine"}, "--lr-scheduler cosine-tail"),
+    ],
+)
+def test_an_option_that_another_one_makes_idle_is_refused(idle: dict[str, Any], needs: str) -> None:
+    with pytest.raises(UsageError, match=f"says something of {needs}"):
+        TrainConfig(dataset="d", method="unet", **idle)

@@ -13,6 +13,7 @@ from small_run import small_config
 
 from t2i.errors import UsageError
 from t2i.methods import METHODS, TrainingData
+from t2i.methods.draws import Draws
 from t2i.methods.vae import build_vae, random_crops, take_over
 
 CPU = torch.device("cpu")
@@ -67,10 +68,10 @@ def test_growing_is_for_a_vae_that_is_there(data_of: TrainingData) -> None:
 
 def test_cuttings_are_pieces_of_their_own_pictures_and_reach_every_place() -> None:
     pixels = torch.arange(3 * 3 * 6 * 5, dtype=torch.float32).view(3, 3, 6, 5)
-    generator = torch.Generator().manual_seed(0)
+    draws = Draws.seeded(0)
     places = set()
     for _ in range(200):
-        cut = random_crops(pixels, 4, generator)
+        cut = random_crops(pixels, 4, draws)
         assert cut.shape == (3, 3, 4, 4)
         for picture, whole in zip(cut, pixels, strict=True):
             top, left = divmod(int(picture[0, 0, 0] - whole[0, 0, 0]), 5)
@@ -84,7 +85,7 @@ def test_the_loss_sees_cuttings_only(data_of: TrainingData) -> None:
     method = METHODS["vae"](config, data_of, {}, CPU)
     seen = []
     method.vae.encoder.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].shape))
-    method.loss(np.arange(2), torch.Generator().manual_seed(0))
+    method.loss(np.arange(2), Draws.seeded(0))
     assert [tuple(shape) for shape in seen] == [(2, 3, 16, 16)]
     for side in (12, 40):  # the small run halves three times, pictures have 32 pixels
         with pytest.raises(UsageError, match="vae-crop"):

@@ -17,6 +17,7 @@ from t2i import diffusion
 from t2i.config import TrainConfig
 from t2i.errors import UsageError
 from t2i.methods import METHODS
+from t2i.methods.draws import Draws
 from t2i.methods.latent_weighting import channel_weights
 from t2i.methods.unet import build_unet
 from t2i.training.resuming import check_resumable
@@ -58,7 +59,7 @@ def test_the_loss_is_the_weighted_formula(shapes: Path, tiny_pocket: Path, tmp_p
     small = build_unet(config, 4, 8, start["text_encoder"].config.hidden_size)
     method: Any = METHODS["unet"](config, data, start | {"unet": small}, CPU)
     rows = np.arange(4)
-    loss, figures = method.loss(rows, torch.Generator().manual_seed(5))
+    loss, figures = method.loss(rows, Draws.seeded(5))
 
     again = torch.Generator().manual_seed(5)
     original = torch.from_numpy(method.latents[rows]).float()

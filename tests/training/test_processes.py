@@ -11,15 +11,18 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from bases import base_config
 from safetensors.torch import load_file
 from small_run import small_config
 
 from t2i.config.files import to_toml
 from t2i.errors import ModelError, UsageError
+from t2i.methods.draws import Draws
 from t2i.training import processes, train
 from t2i.training.processes import Team
 from t2i.training.reading import load_data, read_dataset
@@ -33,10 +36,17 @@ def test_shares_are_the_whole_batch_once() -> None:
     assert {len(share) for share in shares} == {4}
 
 
-def test_every_process_and_step_has_noise_of_its_own() -> None:
-    seeds = {Team(rank, 4).seed(seed, step) for rank in range(4) for seed in (0, 1) for step in (0, 1, 9_999)}
-    assert len(seeds) == 4 * 2 * 3
-    assert Team().seed(7, 5) == (7 << 32) + 5, "what one process draws never depends on this module"
+def test_the_numbers_of_a_batch_are_shared_out_as_its_rows_are() -> None:
+    def drawn(rank: int, size: int, count: int) -> list[torch.Tensor]:
+        draws = Draws(torch.Generator().manual_seed(3), rank, size)
+        return [draws.normal(count, 2, 2), draws.uniform(count), draws.integers(1000, count)]
+
+    whole, *parts = drawn(0, 1, 6), drawn(0, 2, 3), drawn(1, 2, 3)
+    for rank, part in enumerate(parts):
+        for wanted, found in zip(whole, part, strict=True):
+            assert torch.equal(found, wanted[rank::2])
+    seeds = {Draws(torch.Generator().manual_seed(3), rank, 4).seed() for rank in range(4)}
+    assert len(seeds) == 4, "dropout inside a network differs"
 
 
 def test_one_process_is_left_alone() -> None:
@@ -101,17 +111,32 @@ class Meeting:
         self.barrier.wait(timeout=60)
 
 
+METHODS_TO_SHARE: dict[str, dict[str, Any]] = {
+    "vae": {"vae_crop": 8},
+    "clip": {},
+    "unet": {"timestep_sampling": "logit_normal", "gradient_accumulation_steps": 2, "caption_dropout": 0.4},
+    "full": {"noise_offset": 0.1, "input_perturbation": 0.1, "caption_dropout": 0.4, "snr_gamma": 5.0},
+    "lora": {"timestep_sampling": "uniform"},
+}
+
+
+@pytest.mark.parametrize("method", METHODS_TO_SHARE)
 def test_two_processes_learn_what_one_does_from_twice_the_batch(
-    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_pocket: Path
 ) -> None:
-    """Without the noise of the latents, which is each process's own: figures, gradients, weights."""
-    monkeypatch.setattr(torch, "randn", lambda *shape, **_: torch.zeros(*shape))
+    """Noise, timesteps, dropped captions and all: figures, gradients, weights."""
     meeting = Meeting(2)
     monkeypatch.setattr("torch.distributed.all_reduce", meeting.all_reduce)
-    config = small_config(shapes, tmp_path / "run", method="vae")
+    changes, output = METHODS_TO_SHARE[method], tmp_path / "run"
+    if method in ("full", "lora"):
+        config = base_config(method, tiny_pocket, shapes, output, **changes)
+    else:
+        start = {"model": str(tiny_pocket)} if method == "unet" else {}
+        config = small_config(shapes, output, method=method, **changes, **start)
     data, _ = load_data(config, read_dataset(config), tmp_path / "cache")
-    shared = [Stage(config, "vae", data, Team(rank, 2)) for rank in (0, 1)]
-    alone = Stage(config, "vae", data, Team())
+    alone = Stage(config, method, data, Team())  # first: it fills the caches for the others
+    monkeypatch.setattr(Team, "wait", lambda self: None)  # one after the other, in this process
+    shared = [Stage(config, method, data, Team(rank, 2)) for rank in (0, 1)]
     figures: dict[int, list[dict[str, float]]] = {0: [], 1: []}
 
     def steps(rank: int) -> None:
@@ -133,11 +158,8 @@ def test_two_processes_learn_what_one_does_from_twice_the_batch(
 
 @pytest.mark.slow
 def test_two_launched_processes_train_as_one_does(shapes: Path, tmp_path: Path) -> None:
-    """As `torchrun` and `accelerate launch` start them; without the latents' noise the figures are equal."""
-    code = (
-        "import sys, torch; torch.randn = lambda *shape, **_: torch.zeros(*shape);"
-        "from t2i.cli import run; sys.exit(run(sys.argv[1:]))"
-    )
+    """As `torchrun` and `accelerate launch` start them: the figures are equal."""
+    code = "import sys; from t2i.cli import run; sys.exit(run(sys.argv[1:]))"
     settings = small_config(shapes, tmp_path, method="vae", max_train_steps=3)
     (tmp_path / "run.toml").write_text(to_toml(settings, leave_out=("output",)))
 

@@ -14,6 +14,7 @@ from PIL import Image
 from t2i.conditioning import Conditioning, join
 from t2i.dataset.decoding import crop_of
 from t2i.methods import METHODS
+from t2i.methods.draws import Draws
 from t2i.training.inputs import with_inputs
 from t2i.training.reading import load_data, read_dataset
 from t2i.training.start import start_parts
@@ -81,7 +82,7 @@ def told(name: str, model: Path, root: Path, tmp_path: Path, rows: list[int], **
         return real(*arguments, **named)
 
     method.unet.forward = watched
-    method.loss(np.array(rows), torch.Generator().manual_seed(0))
+    method.loss(np.array(rows), Draws.seeded(0))
     return seen[-1].tolist(), method
 
 
@@ -125,7 +126,7 @@ def test_other_families_are_told_nothing(pictures: Path, tmp_path: Path, tiny_sd
     data, _ = load_data(config, read_dataset(config), tmp_path / "cache")
     method: Any = METHODS["full"](config, data, start_parts(config, "full"), CPU)
     assert method.frozen() == {"base": method.base_key}, "older checkpoints go on exactly"
-    method.loss(np.arange(4), torch.Generator().manual_seed(0))
+    method.loss(np.arange(4), Draws.seeded(0))
 
 
 def test_sizes_go_along_with_their_prompts() -> None:

@@ -18,6 +18,7 @@ from small_run import draw, small_config, write_dataset
 from t2i.dataset import read_folder
 from t2i.errors import DatasetError, StorageError
 from t2i.methods import METHODS
+from t2i.methods.draws import Draws
 from t2i.training import train
 from t2i.training.validation import Best, held_out, hold_out, read_best, save_best, validation_loss
 
@@ -138,9 +139,9 @@ def test_the_loss_of_the_same_weights_never_changes(
 def test_every_picture_has_noise_of_its_own_that_never_changes() -> None:
     data: Any = SimpleNamespace(held_out={3: 11, 5: 12, 9: 13}, bucket_of=lambda _: 0)
 
-    def forward(rows: np.ndarray, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def forward(rows: np.ndarray, draws: Draws) -> tuple[torch.Tensor, dict[str, float]]:
         assert not torch.is_grad_enabled()
-        seen.append((rows.tolist(), round(torch.rand((), generator=generator).item(), 6)))
+        seen.append((rows.tolist(), round(draws.uniform(1).item(), 6)))
         return torch.tensor(float(rows[0])), {}
 
     seen: list[Any] = []

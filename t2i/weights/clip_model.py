@@ -82,11 +82,18 @@ class Clip:
         return len(self.tokenizer(text, verbose=False).input_ids) > self.tokenizer.model_max_length
 
 
-def find_clip(name: str) -> Path:
+def load_clip(name: str, option: str, device: torch.device) -> Clip:
+    """The CLIP model that an option names; arguments and errors as `find_clip` and `Clip`."""
+    folder = find_clip(name, option)
+    return Clip(folder, folder.name, device)
+
+
+def find_clip(name: str, option: str = "--clip") -> Path:
     """The folder of a CLIP model, downloaded first if it is on the Hub and not yet here.
 
     Args:
         name: A folder, or a Hub id (`owner/name` or `owner/name@revision`).
+        option: That names it, for messages.
 
     Raises:
         ModelError: No such model, or it cannot be downloaded.
@@ -95,7 +102,7 @@ def find_clip(name: str) -> Path:
     if folder.is_dir():
         return folder
     if folder.exists() or name.startswith((".", "/", "~")) or not re.fullmatch(HUB_ID, name):
-        raise ModelError(f"--clip {name}: no such folder", "give a CLIP folder, or a Hub id as owner/name")
+        raise ModelError(f"{option} {name}: no such folder", "give a CLIP folder, or a Hub id as owner/name")
     from huggingface_hub import snapshot_download
 
     repo, _, revision = name.partition("@")
@@ -106,7 +113,7 @@ def find_clip(name: str) -> Path:
     except Exception as error:  # the Hub's client raises many kinds
         first = (str(error).splitlines() or [type(error).__name__])[0]
         where = "is not on this machine" if is_offline() else f"could not be downloaded: {first[:200]}"
-        raise ModelError(f"--clip {name} {where}", "give a CLIP folder that is here") from error
+        raise ModelError(f"{option} {name} {where}", "give a CLIP folder that is here") from error
     return Path(found)
 
 
