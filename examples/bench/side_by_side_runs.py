@@ -97,7 +97,8 @@ class Bench:
             "--learning-rate", RATES[method], "--lr-scheduler", "constant", "--lr-warmup-steps", "0",
             "--snr-gamma", "0", "--caption-dropout", "0", "--report-to", "none", "--log-steps", "1",
             "--checkpointing-steps", NEVER, "--sample-steps", NEVER, "--sampling-steps", "1",
-            "--memorisation-samples", "0", *(lora if method == "lora" else ()), *shlex.split(also),
+            "--ema-decay", "0", "--memorisation-samples", "0",
+            *(lora if method == "lora" else ()), *shlex.split(also),
         ])  # fmt: skip
         seconds = json.loads(told.read_text())
         lines = (out / method / "metrics.jsonl").read_text().splitlines()

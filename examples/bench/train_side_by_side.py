@@ -93,7 +93,8 @@ and encoded by the autoencoder, and its caption tokenized and encoded. Workers t
 training: {bench.workers}. AdamW is not fused. In bf16 what is frozen is held in bf16, and so is a LoRA.
 
 t2i: each picture is decoded once, latents (the mean, not a draw) and captions are encoded once: the
-caching time. AdamW is fused; the average of the weights is kept as well. In bf16 all weights stay fp32.
+caching time. AdamW is fused. No average of the weights is kept, as on the other side. In bf16 all weights
+stay fp32.
 
 images/s counts caching and the time from the first step to the last. The commands' seconds also have
 imports, loading and saving in them, and on t2i's side sample sheets of one denoising step.

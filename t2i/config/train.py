@@ -65,9 +65,9 @@ class RunOptions(Config):
         False, "keep aspect ratios: sizes of about the area of --resolution; default: cut squares",
         "--enable-bucket", only=BUCKETED,
     )  # fmt: skip
-    bucket_step: int = option(
-        64, "sides of buckets are multiples of it", "--bucket-reso-steps", low=8, high=512, multiple_of=8,
-        unit="pixels", only=BUCKETED,
+    bucket_step: int | None = option(
+        None, "sides of buckets are multiples of it; default: 64, or 8 below 256 pixels",
+        "--bucket-reso-steps", low=8, high=512, multiple_of=8, unit="pixels", only=BUCKETED,
     )  # fmt: skip
     bucket_min: int | None = option(
         None, "shortest side of a bucket; default: half of --resolution", "--min-bucket-reso",

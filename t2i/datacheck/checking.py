@@ -14,12 +14,19 @@ from t2i.datacheck.findings import KINDS, Finding, Report
 from t2i.datacheck.likeness import alike
 from t2i.datacheck.names import name_problems
 from t2i.datacheck.wording import about_captions, about_other_files, relative, tokens_by, words_of
-from t2i.dataset import BucketPlan, Columns, Fault, ImageFolder, Packed, find_packed, read_unpacked
+from t2i.dataset import (
+    BucketPlan,
+    Columns,
+    Fault,
+    ImageFolder,
+    Packed,
+    default_bucket_step,
+    find_packed,
+    read_unpacked,
+)
 
 Progress = Callable[[int, int], None]
 """Called with how many pictures have been decoded, and how many there are."""
-
-COARSE_FROM = 256  # pixels; below, buckets in steps of 64 would be one or two
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,7 @@ def _histogram(
     folder: ImageFolder, examined: Mapping[Path, Examined], resolution: int, step: int | None
 ) -> dict[str, int]:
     """Bucket → pictures, the fullest first."""
-    step = (64 if resolution >= COARSE_FROM else 8) if step is None else step
+    step = default_bucket_step(resolution) if step is None else step
     plan = BucketPlan(-(-resolution // step) * step, step)
     sizes = [one.size for one in examined.values() if one.size]
     counts = Counter("{}x{}".format(*plan.size_for(*size)) for size in sizes)

@@ -6,7 +6,7 @@ pixels, captions and sizes, in buckets of one size each. What cannot be used is 
 names the file, or left out and listed.
 """
 
-from t2i.dataset.buckets import BucketPlan, Turns, batch_rows, entries_of
+from t2i.dataset.buckets import BucketPlan, Turns, batch_rows, default_bucket_step, entries_of
 from t2i.dataset.captions import Example, Fault, caption_from_name
 from t2i.dataset.decoding import FORMATS, PIXEL_LIMIT, SUFFIXES, BadPicture, decode
 from t2i.dataset.folder import ImageFolder, read_folder
@@ -27,7 +27,7 @@ from t2i.dataset.tables import (
 __all__ = [
     "FORMATS", "HASHES", "PIXEL_LIMIT", "SUFFIXES", "BadPicture", "BucketPlan", "Columns", "Crew", "Example",
     "Fault", "ImageFolder", "Packed", "Pictures", "Turns", "WithMirrored", "batch_rows", "cached_table",
-    "caption_from_name", "dataset_key", "decode", "entries_of", "file_digests", "find_packed",
-    "load_pictures", "load_pixels", "pixels_key", "read_folder", "read_unpacked", "shared_table",
-    "to_pixels", "unpack",
+    "caption_from_name", "dataset_key", "decode", "default_bucket_step", "entries_of", "file_digests",
+    "find_packed", "load_pictures", "load_pixels", "pixels_key", "read_folder", "read_unpacked",
+    "shared_table", "to_pixels", "unpack",
 ]  # fmt: skip

@@ -18,6 +18,14 @@ from t2i.errors import UsageError
 WIDEST = 2  # a side is at most so many times, and at least this part of, the square's, unless told
 
 
+COARSE_FROM = 256  # pixels; below, buckets in steps of 64 would be one or two
+
+
+def default_bucket_step(resolution: int) -> int:
+    """What sides are multiples of where nobody says it, pixels."""
+    return 64 if resolution >= COARSE_FROM else 8
+
+
 @dataclass(frozen=True)
 class BucketPlan:
     """Which sizes there are, in pixels.

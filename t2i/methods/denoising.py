@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from t2i import diffusion
 from t2i.conditioning import Conditioning
 from t2i.config import TrainConfig
-from t2i.dataset import cached_table
+from t2i.dataset import cached_table, default_bucket_step
 from t2i.devices import EXACT_FAMILIES, set_attention, trains_in_bf16
 from t2i.errors import ModelError
 from t2i.families import Denoiser
@@ -83,9 +83,10 @@ class DenoisingMethod(ABC):
                 f"--resolution {config.resolution}: this VAE shrinks pictures by {shrink}",
                 "give a multiple of it",
             )
-        if config.buckets and config.bucket_step % shrink:
+        step = default_bucket_step(config.resolution) if config.bucket_step is None else config.bucket_step
+        if config.buckets and step % shrink:
             raise ModelError(
-                f"--bucket-step {config.bucket_step}: this VAE shrinks pictures by {shrink}",
+                f"--bucket-step {step}: this VAE shrinks pictures by {shrink}",
                 "give a multiple of it",
             )
         self.schedule: Mapping[str, Any] = self.base.scheduler_config

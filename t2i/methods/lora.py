@@ -43,6 +43,14 @@ class TrainLoRA(DenoisingMethod):
         for module in self.learning().values():
             module.train()
 
+    def notices(self) -> list[str]:
+        told = super().notices()
+        if self.config.dora and self.config.lora_format == "kohya":
+            told.append(
+                "plain Diffusers reads only the LoRA of a DoRA in kohya's format, all of the default one"
+            )
+        return told
+
     def learning(self) -> dict[str, nn.Module]:
         return {"unet": self.unet, **(self.text_encoders if self.config.train_text_encoder else {})}
 

@@ -20,7 +20,7 @@ from t2i.training.resuming import dataset_digest
 from t2i.training.session import CACHE, Stop, locked, stop_signals
 from t2i.training.stage import Progress, Stage, planned_steps
 from t2i.training.start import check_start, settled
-from t2i.training.trackers import check_trackers
+from t2i.training.trackers import check_trackers, tracker_notice
 
 __all__ = ["Progress", "Stage", "follows", "result_of", "train"]
 
@@ -97,7 +97,8 @@ def run_stages(
             with stopped.at_once():
                 running = Stage(config, stage, data, processes if shared else Team())
             if processes.leads:  # what is true of the data is told by the first stage that meets it
-                new = [text for text in running.method.notices() if text not in noticed]
+                notices = [*running.method.notices(), tracker_notice(config)]
+                new = [text for text in notices if text and text not in noticed]
                 noticed.update(new)
                 yield from map(running.tell, new)
             yield from running.run(stopped)

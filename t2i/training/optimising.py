@@ -208,12 +208,17 @@ class Average:
 
     def __init__(self, modules: nn.Module, parameters: Parameters, decay: float) -> None:
         self.modules, self.parameters, self.decay = modules, parameters, decay
-        self.values = {key: value.detach().clone() for key, value in parameters.items()}
+        averaged = decay > 0  # else they are the weights, and cost nothing
+        self.values = {
+            key: value.detach().clone() if averaged else value.detach() for key, value in parameters.items()
+        }
 
     @torch.no_grad()
     def follow(self, step: int) -> None:
         """Move towards the weights; faster in the first steps, when the weights are all new."""
-        decay = min(self.decay, (1 + step) / (10 + step)) if self.decay else 0.0
+        if self.decay == 0:
+            return
+        decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.values.values()), list(self.parameters.values()), 1 - decay)
 
     @contextmanager

@@ -10,6 +10,7 @@ from t2i.dataset import (
     Columns,
     ImageFolder,
     Packed,
+    default_bucket_step,
     find_packed,
     load_pictures,
     load_pixels,
@@ -69,9 +70,8 @@ def bucket_plan(config: TrainConfig) -> BucketPlan | None:
         return None
     if config.class_prompt is not None:
         raise UsageError("--class-prompt makes squares, which --buckets has not", "leave one of them out")
-    return BucketPlan(
-        config.resolution, config.bucket_step, config.bucket_min, config.bucket_max, config.bucket_upscale
-    )
+    step = default_bucket_step(config.resolution) if config.bucket_step is None else config.bucket_step
+    return BucketPlan(config.resolution, step, config.bucket_min, config.bucket_max, config.bucket_upscale)
 
 
 def load_data(config: TrainConfig, folder: ImageFolder, cache: Path) -> tuple[TrainingData, list[str]]:

@@ -117,5 +117,12 @@ def open_trackers(
         yield trackers
 
 
+def tracker_notice(config: TrainConfig) -> str:
+    """What a person may be missing: TensorBoard is asked for by default, and not always installed."""
+    if config.report_to != "auto" or _installed("tensorboard"):
+        return ""
+    return 'no TensorBoard here (pip install "t2i[tensorboard]"); figures: run.html and metrics.jsonl'
+
+
 def _installed(package: str) -> Any:
     return importlib.util.find_spec(package) is not None
