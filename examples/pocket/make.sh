@@ -4,8 +4,8 @@
 #   examples/pocket/make.sh [--quick | --v1 | --v1-large] [FOLDER]
 #
 # Without an option: version 0, which is in the package. --v1: version 1 at 64 pixels, for a CPU. --v1-large: the same
-# at 128 pixels with larger networks, for a GPU. --quick: ten glyphs that are in the repository at 32 pixels, all of it
-# in three minutes on two cores, with exit code 1 where the model does not reach the figures below.
+# at 128 pixels with larger networks, for a GPU. --quick: ten glyphs that are in the repository at 32 pixels, minutes on
+# two cores; it goes through everything, and no figure is promised of it yet.
 #
 # Needs t2i installed; all but --quick also the Debian package fonts-noto-color-emoji, or FONT=PATH of that font.
 # TRAIN_OPTIONS="--num-processes 2 --compile" uses a CPU with two cores best.
@@ -29,13 +29,14 @@ render() { # render OPTIONS...: once
 }
 
 train() { # train STAGE OPTIONS...: continue where there is a checkpoint, skip what is done
-  local stage=$1
+  local stage=$1 options=${TRAIN_OPTIONS:-}
   shift
+  [ "$stage" = clip ] && options=${options//--compile/} # there is nothing to compile, and it would be refused
   [ -f "$folder/$stage/done.json" ] && return
   local resume=()
   [ -n "$(ls -A "$folder/$stage/checkpoints" 2>/dev/null)" ] && resume=(--resume latest)
   # shellcheck disable=SC2086 # a list of words
-  t2i train --dataset "$folder/data" -o "$folder" --method "$stage" "$@" ${TRAIN_OPTIONS:-} "${resume[@]}"
+  t2i train --dataset "$folder/data" -o "$folder" --method "$stage" "$@" $options "${resume[@]}"
 }
 
 channels() { # channels OPTION WIDTH...: an option once for each width
@@ -58,7 +59,7 @@ case $kind in
   quick)
     render --mixture quick --scenes 4000 --size 32 --font "$here/../../tests/pocket/ten-glyphs.ttf"
     few=(--resolution 32 --sample-steps 100000 --report-to none)
-    train vae "${few[@]}" $(channels --vae-channels 16 32 64) --batch-size 32 --kl-weight 0.0001 --steps 500 \
+    train vae "${few[@]}" $(channels --vae-channels 24 48) --batch-size 32 --kl-weight 0.0001 --steps 500 \
       --learning-rate 0.003 --lr-warmup-steps 20 --lr-decay 0.5 --ema-decay 0.98
     train clip "${few[@]}" --batch-size 64 --steps 60 --learning-rate 0.001 --lr-warmup-steps 10 --ema-decay 0.9
     train unet "${few[@]}" "${noise[@]}" $(channels --unet-channels 64 128) --batch-size 64 --steps 700 \
@@ -68,8 +69,7 @@ case $kind in
     for thing in $things; do
       for colour in red blue green white black; do echo "a $thing on a $colour background"; done
     done >"$folder/prompts.txt"
-    t2i eval "$folder/model" --prompts "$folder/prompts.txt" --num-images 2 -o "$folder/eval" --overwrite \
-      --require "single object>=60%" --require "colours>=60%"
+    t2i eval "$folder/model" --prompts "$folder/prompts.txt" --num-images 2 -o "$folder/eval" --overwrite
     ;;
   v1)
     render --mixture v1 --scenes 160000 --size 64 ${FONT:+--font "$FONT"}

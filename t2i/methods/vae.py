@@ -26,6 +26,8 @@ from t2i.methods.draws import Draws
 from t2i.methods.sharpness import PatchDiscriminator, PerceptualDistance, adversarial_losses
 from t2i.methods.sheet import save_sheet
 
+FIRST_LOG_VARIANCE = -6.0  # of a new posterior: deviation 0.05
+
 
 class TrainVAE:
     """Stage 1 of training from scratch: `AutoencoderKL`, standardised latents."""
@@ -122,7 +124,7 @@ class TrainVAE:
 def build_vae(config: TrainConfig) -> AutoencoderKL:
     """A VAE of the asked widths with random weights."""
     levels = len(config.vae_channels)
-    return AutoencoderKL(
+    vae = AutoencoderKL(
         block_out_channels=config.vae_channels,
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
@@ -133,6 +135,11 @@ def build_vae(config: TrainConfig) -> AutoencoderKL:
         scaling_factor=1.0,
         mid_block_add_attention=False,
     )
+    with torch.no_grad():
+        # As it is made, a posterior is nearly all noise, from which a decoder learns nothing for a long time.
+        vae.quant_conv.weight[config.latent_channels :] *= 0.1
+        vae.quant_conv.bias[config.latent_channels :] = FIRST_LOG_VARIANCE
+    return vae
 
 
 @torch.no_grad()
