@@ -19,6 +19,7 @@ from t2i.weights.tokenizers import check_tokenizer, load_tokenizer
 WEIGHTS = "diffusion_pytorch_model"
 TRANSFORMERS_WEIGHTS = "model"
 NETWORKS = ("vae", "text_encoder", "unet")
+PICTURES_OF_CLIP = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}  # training shows it -1...1
 
 
 def save_parts(folder: Path, parts: Mapping[str, Any]) -> None:
@@ -27,7 +28,8 @@ def save_parts(folder: Path, parts: Mapping[str, Any]) -> None:
     Args:
         folder: Made if missing; other parts in it stay.
         parts: Any of "vae", "unet" (Diffusers networks), "text_encoder", "clip" (transformers), "tokenizer",
-            "words" (words seen in training, saved with the tokenizer).
+            "words" (words seen in training, saved with the tokenizer). A text encoder or CLIP needs the
+            tokenizer.
     """
     silence_loaded_libraries()  # no progress bars of theirs between our lines
     for name, part in parts.items():
@@ -35,17 +37,23 @@ def save_parts(folder: Path, parts: Mapping[str, Any]) -> None:
             continue
         with staged_folder(folder / name, overwrite=True) as stage:
             if name == "tokenizer":
-                part.save_pretrained(stage)
-                part.backend_tokenizer.model.save(str(stage))  # vocab.json and merges.txt for older readers
+                _save_tokenizer(stage, part)
                 write_json(stage / "words.json", sorted(parts.get("words", ())))
             elif name == "text_encoder":
                 write_json(stage / "config.json", encoder_config(part, parts["tokenizer"]))
                 save_weights(stage / f"{TRANSFORMERS_WEIGHTS}.safetensors", encoder_state(part))
             elif name == "clip":
                 part.save_pretrained(stage)
+                _save_tokenizer(stage, parts["tokenizer"])  # whole by itself: `t2i eval --clip` reads it
+                write_json(stage / "preprocessor_config.json", PICTURES_OF_CLIP)
             else:
                 write_json(stage / "config.json", json.loads(part.to_json_string()))
                 save_weights(stage / f"{WEIGHTS}.safetensors", part.state_dict())
+
+
+def _save_tokenizer(folder: Path, tokenizer: Any) -> None:
+    tokenizer.save_pretrained(folder)
+    tokenizer.backend_tokenizer.model.save(str(folder))  # vocab.json and merges.txt for older readers
 
 
 def find_parts(folder: Path) -> set[str]:

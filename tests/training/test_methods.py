@@ -15,6 +15,7 @@ import torch
 from diffusers import AutoencoderKL
 from small_run import COLOURS, SHAPES, small_config
 
+from t2i import weights
 from t2i.dataset import dataset_key, load_pixels, read_folder, to_pixels
 from t2i.errors import ModelError, StorageError
 from t2i.methods import METHODS, TrainingData
@@ -23,6 +24,7 @@ from t2i.methods.compilation import compiled, double
 from t2i.methods.draws import Draws
 from t2i.methods.unet import build_unet, cached_latents
 from t2i.methods.vae import standardise_latents
+from t2i.weights.clip_model import Clip
 
 CPU = torch.device("cpu")
 
@@ -172,6 +174,19 @@ def learn(method: Any, steps: int, rate: float, batch: int = 12) -> list[float]:
 def test_the_autoencoder_learns_to_rebuild(data: TrainingData) -> None:
     losses = learn(make("vae", data), 40, 3e-3)
     assert np.mean(losses[-5:]) < 0.4 * losses[0]
+
+
+def test_a_trained_clip_can_be_measured_with(data: TrainingData, tmp_path: Path) -> None:
+    method = make("clip", data)
+    weights.save_parts(tmp_path, method.parts())
+    clip = Clip(tmp_path / "clip", "mine", torch.device("cpu"))
+    assert clip.side == 32
+    rows = np.arange(4)
+    seen = clip(torch.from_numpy(np.array(data.pixels[rows])))
+    read = clip.embed_texts([data.captions[row] for row in rows])
+    scale = method.clip.logit_scale.exp().detach()
+    with torch.no_grad():
+        torch.testing.assert_close(scale * seen @ read.T, method.similarity(rows), atol=1e-3, rtol=1e-3)
 
 
 def test_clip_finds_the_picture_of_a_caption(data: TrainingData) -> None:
