@@ -44,6 +44,11 @@ def test_it_is_at_most_40_megabytes_and_fp16() -> None:
     assert len(files) == 3
 
 
+def test_it_names_no_folder_of_the_machine_that_made_it() -> None:
+    for path in FOLDER.rglob("config.json"):
+        assert "_name_or_path" not in json.loads(path.read_text()), path
+
+
 def test_the_model_card_has_what_a_card_needs() -> None:
     card = " ".join((FOLDER / "README.md").read_text().split())
     for word in ("Noto Color Emoji", "Open Font License", "Apache-2.0", "make.sh", "Limits", "Figures"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from t2i.errors import ModelError
 from t2i.weights.layout import find_weights
 from t2i.weights.loading import report_keys
 from t2i.weights.safety import parse_json, read_config, regular_file_size
-from t2i.weights.saving import encoder_config, encoder_state, save_weights
+from t2i.weights.saving import encoder_config, encoder_state, network_config, save_weights
 from t2i.weights.tokenizers import check_tokenizer, load_tokenizer
 
 WEIGHTS = "diffusion_pytorch_model"
@@ -47,7 +46,7 @@ def save_parts(folder: Path, parts: Mapping[str, Any]) -> None:
                 _save_tokenizer(stage, parts["tokenizer"])  # whole by itself: `t2i eval --clip` reads it
                 write_json(stage / "preprocessor_config.json", PICTURES_OF_CLIP)
             else:
-                write_json(stage / "config.json", json.loads(part.to_json_string()))
+                write_json(stage / "config.json", network_config(part))
                 save_weights(stage / f"{WEIGHTS}.safetensors", part.state_dict())
 
 

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 PREFIX = "text_model."
 
 
+def network_config(network: Any) -> dict[str, Any]:
+    """The config of a Diffusers network, without the folder that it was once loaded from."""
+    config: dict[str, Any] = json.loads(network.to_json_string())
+    config.pop("_name_or_path", None)
+    return config
+
+
 def save_folder(
     folder: Path,
     *,
@@ -66,7 +73,7 @@ def save_folder(
         )
         write_json(stage / "scheduler" / "scheduler_config.json", dict(scheduler_config))
         for name, network in (("unet", unet), ("vae", vae)):
-            write_json(stage / name / "config.json", json.loads(network.to_json_string()))
+            write_json(stage / name / "config.json", network_config(network))
             weights = stage / name / "diffusion_pytorch_model.safetensors"
             save_weights(weights, network.state_dict(), number_format)
         for number, (encoder, own) in zip(
