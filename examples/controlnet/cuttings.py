@@ -52,7 +52,7 @@ class Scenes:
     """What is drawn.
 
     Attributes:
-        mixture: v0, or a key of `MIXTURES`.
+        mixture: A key of `MIXTURES`.
         side: Of the pictures, px.
         font: Noto Color Emoji.
         only: These concepts alone; None for all of the mixture.

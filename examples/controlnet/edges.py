@@ -34,7 +34,7 @@ from following import following, means_with_intervals, sheet
 from glyphs import DEFAULT_FONT
 from mixtures import MIXTURES
 from numpy.typing import NDArray
-from render import VERSION_0
+from render import ALL
 
 from t2i import images, latents, weights
 from t2i.durable import write_bytes, write_json
@@ -199,7 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder of everything that is made")
     parser.add_argument("--model", default="pocket", help="base, as in `t2i generate --model`")
-    parser.add_argument("--mixture", choices=(VERSION_0, *MIXTURES), help="default: v0 at 64 px, else v1")
+    parser.add_argument("--mixture", default=ALL, choices=MIXTURES, help="what the scenes show")
     parser.add_argument("--scenes", type=int, default=3000, help="pictures to train on")
     parser.add_argument("--held-out", type=int, default=48, help="scenes to measure with")
     parser.add_argument(
@@ -215,8 +215,7 @@ def main() -> None:
     options = parser.parse_args()
     defaults = weights.resolve_model(options.model).defaults
     side = min(defaults.width, defaults.height)
-    mixture = options.mixture or (VERSION_0 if side <= 64 else "v1")
-    scenes = Scenes(mixture, side, options.font, frozenset(options.only) if options.only else None)
+    scenes = Scenes(options.mixture, side, options.font, frozenset(options.only) if options.only else None)
     data = make_dataset(scenes, options.scenes, options.work)
     held_out = scenes.held_out(options.held_out)
     folder = draw(options, train(options, data, side), held_out, side)

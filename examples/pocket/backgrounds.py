@@ -1,4 +1,4 @@
-"""Owns what is behind the things in version 1: flat colours, and eight with content drawn in code.
+"""Owns what is behind the things: flat colours, and eight with content drawn in code.
 
 No background shows anything that is also a concept (no sun, no palm tree, no house): what is in a picture
 must be what its caption names. Contrast within a background is low, so that it hides nothing.
@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-from captions import BACKGROUNDS as FLAT
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
@@ -20,6 +19,21 @@ Colour = tuple[int, int, int]
 Point = tuple[float, float]
 
 COLOUR_JITTER = 4  # of 255, per channel and scene
+FLAT: dict[str, Colour] = {
+    "red": (214, 44, 44),
+    "orange": (245, 140, 36),
+    "yellow": (250, 224, 72),
+    "green": (62, 160, 72),
+    "blue": (44, 92, 214),
+    "purple": (124, 62, 178),
+    "pink": (250, 164, 204),
+    "brown": (128, 80, 48),
+    "white": (250, 250, 250),
+    "black": (18, 18, 18),
+    "gray": (140, 140, 140),
+    "cyan": (84, 214, 226),
+}
+"""Name to red, green, blue in 0...255."""
 VARIANTS = 48  # of each background with content; each is drawn once per process and kept
 FINE = 2  # drawn this many times larger and shrunk, for soft edges
 

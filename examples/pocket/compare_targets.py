@@ -1,6 +1,6 @@
 """Train one small UNet on each target, v-prediction and rectified flow, and compare what they draw.
 
-    python examples/pocket/compare_targets.py --parts runs/pocket-quick --output runs/targets
+    python examples/pocket/compare_targets.py --parts runs/quick --output runs/targets
 
 --parts is the work folder of `make.sh --quick`: its data/ and parts/ (autoencoder, text encoder) are taken
 as they are. Everything but the target is the same: pictures, captions, initial weights, order, noise, steps,
@@ -23,8 +23,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from captions import BACKGROUNDS, phrase
-from mixtures import TEN
+from suite import lines, questions_of_ten
 
 TARGETS: dict[str, tuple[str, ...]] = {
     "v": ("--prediction-type", "v_prediction", "--zero-terminal-snr"),
@@ -53,10 +52,9 @@ def t2i(*arguments: object) -> None:
 
 
 def write_prompts(path: Path) -> None:
-    """Every one of the ten things on every background, one prompt a line."""
-    lines = [phrase((thing,), None, colour) for thing in sorted(TEN) for colour in BACKGROUNDS]
+    """What is asked of both: the suite of the ten things."""
     partial = path.with_name(path.name + ".part")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    partial.write_text(lines(questions_of_ten()), encoding="utf-8")
     os.replace(partial, path)
 
 
@@ -76,13 +74,14 @@ def train(work: Path, output: Path, target: str, steps: int, seed: int) -> None:
 def evaluate(work: Path, output: Path, counts: Sequence[int], images: int) -> None:
     """Measure one model with every solver and number of steps; does nothing where that has been done."""
     report, done = output / "eval" / "report.json", output / "unet" / "done.json"
-    if report.is_file() and done.stat().st_mtime < report.stat().st_mtime:
+    prompts = output / "prompts.jsonl"
+    same_prompts = prompts.is_file() and prompts.read_text(encoding="utf-8") == lines(questions_of_ten())
+    if same_prompts and report.is_file() and done.stat().st_mtime < report.stat().st_mtime:
         measured = json.loads(report.read_text())
         asked = [{"scheduler": solver, "steps": steps} for solver in SOLVERS for steps in counts]
         same = [run["settings"] for run in measured["runs"]] == asked
         if same and measured["evaluation"]["num_images"] == images:
             return
-    prompts = output / "prompts.txt"
     write_prompts(prompts)
     t2i(
         "eval", output / "model", "--prompts", prompts, "--num-images", images, "--reference", work / "data",
@@ -134,7 +133,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600, help="training steps of each UNet")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each target, with seeds 0, 1, …")
     parser.add_argument("--sampling-steps", type=int, nargs="+", default=[10, 20, 50], help="to draw with")
-    parser.add_argument("--images", type=int, default=2, help="pictures of each of the 120 prompts")
+    parser.add_argument("--images", type=int, default=2, help="pictures of each prompt")
     options = parser.parse_args()
     for part in ("data", "parts/vae", "parts/text_encoder"):
         if not (options.parts / part).is_dir():

@@ -1,4 +1,4 @@
-"""Puts a scene of version 1 together: what (plans), where (placing), in which words (phrasings).
+"""Puts a scene together: what (plans), where (placing), in which words (phrasings).
 
 A scene is plain data, enough to draw it, to judge a picture of it and to learn to recognise it. Scene i of a
 data set depends on the seed, the mixture and i alone.
@@ -12,7 +12,7 @@ from typing import Any
 
 from backgrounds import COLOUR_JITTER, FLAT, VARIANTS
 from glyphs import GlyphSource
-from holdout import is_plan_held_out
+from holdout import is_held_out
 from mixtures import Mixture
 from phrasings import caption
 from placing import place
@@ -60,7 +60,7 @@ def draw_allowed_plan(rng: random.Random, mixture: Mixture, allow_held_out: bool
     kind = draw_kind(rng, mixture)
     for _ in range(TRIES):
         plan = draw_plan(rng, kind, mixture)
-        if allow_held_out or not is_plan_held_out(plan):
+        if allow_held_out or not is_held_out(plan):
             return plan
     raise ValueError(f"nearly every scene of the kind {kind!r} is held out; name more concepts")
 

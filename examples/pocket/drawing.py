@@ -1,4 +1,4 @@
-"""Draws a scene of version 1: background, things, style."""
+"""Draws a scene: background, things, style."""
 
 from __future__ import annotations
 

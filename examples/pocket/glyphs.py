@@ -27,33 +27,24 @@ class Concept:
         name: What captions call it, lower case.
         group: animal, plant, food, vehicle, instrument, toy, object, sky or building.
         character: The Unicode character that the font draws.
+        is_early: Whether pocket's first weights knew it; see `holdout`.
     """
 
     name: str
     group: str
     character: str
-
-
-@cache
-def _rows() -> list[dict[str, str]]:
-    with CONCEPTS_FILE.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t"))
-
-
-def _named(rows: list[dict[str, str]]) -> dict[str, Concept]:
-    return {row["name"]: Concept(row["name"], row["group"], chr(int(row["codepoint"], 16))) for row in rows}
+    is_early: bool
 
 
 @cache
 def all_concepts() -> dict[str, Concept]:
-    """Read all concepts, by name, in the order of the file: what version 1 learns."""
-    return _named(_rows())
-
-
-@cache
-def core_concepts() -> dict[str, Concept]:
-    """Read the concepts that version 0 learns (rows with core = 1), by name, in the order of the file."""
-    return _named([row for row in _rows() if row["core"] == "1"])
+    """Read all concepts, by name, in the order of the file."""
+    with CONCEPTS_FILE.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    return {
+        row["name"]: Concept(row["name"], row["group"], chr(int(row["codepoint"], 16)), row["core"] == "1")
+        for row in rows
+    }
 
 
 class GlyphSource:

@@ -1,13 +1,10 @@
 """Owns what pocket never sees in training. The renderer, the tests and the evaluation all ask here.
 
 What is held out is held out in every phrasing and under every synonym, because scenes are made of concepts
-and words come later. Version 0 (the first half of this file):
+and words come later. There are a hundred combinations for each category of questions: see `HeldOut`.
 
-1. a dog and a trumpet together in one scene;
-2. 100 combinations of a concept and a background: no scene of any kind has that concept on that background;
-3. 100 unordered pairs of concepts: never together in one scene. The evaluation's relation prompts use these.
-
-Version 1 holds out a hundred combinations for each category of questions: see `HeldOut`.
+pocket's networks grew out of earlier ones, which had seen simple scenes of some of the concepts (`is_early`):
+alone on flat colours, and in pairs. So no such combination of early concepts alone is asked for.
 """
 
 from __future__ import annotations
@@ -21,8 +18,7 @@ from itertools import combinations, product
 from typing import TypeVar
 
 import backgrounds
-from captions import BACKGROUNDS
-from glyphs import all_concepts, core_concepts
+from glyphs import all_concepts
 from plans import NUMBERS, OPPOSITES, SIDE_BY_SIDE, Plan, alike
 from tints import TINTABLE, TINTS
 from visibility import HIDES
@@ -34,7 +30,6 @@ Tinted = tuple[str, str]
 
 HOLDOUT_SEED = 2
 HELD_OUT_COUNT = 100
-MOST_PER_CONCEPT = 2  # of the 12 backgrounds, and of the 124 partners
 SHOWPIECE = frozenset({"dog", "trumpet"})
 
 
@@ -46,74 +41,20 @@ def _shuffled(items: Iterable[Combination], purpose: str) -> list[Combination]:
     return sorted(items, key=key)
 
 
-@cache
-def held_out_backgrounds() -> tuple[tuple[str, str], ...]:
-    """Return the 100 (concept, background) combinations, at most two per concept and 13 per background."""
-    chosen: list[tuple[str, str]] = []
-    for concept, background in _shuffled(list(product(core_concepts(), BACKGROUNDS)), "background"):
-        of_concept = sum(concept == c for c, _ in chosen)
-        of_background = sum(background == b for _, b in chosen)
-        named_alike = concept == background  # 'an orange on an orange background' tests the eyes, not pocket
-        if of_concept < MOST_PER_CONCEPT and of_background < 13 and not named_alike:
-            chosen.append((concept, background))
-        if len(chosen) == HELD_OUT_COUNT:
-            break
-    return tuple(chosen)
-
-
-@cache
-def held_out_pairs() -> tuple[tuple[str, str], ...]:
-    """Return the 100 pairs of concepts, at most two per concept; dog and trumpet are held out besides."""
-    chosen: list[tuple[str, str]] = []
-    for a, b in _shuffled(list(combinations(core_concepts(), 2)), "pair"):
-        if {a, b} == SHOWPIECE:
-            continue
-        if all(sum(concept in pair for pair in chosen) < MOST_PER_CONCEPT for concept in (a, b)):
-            chosen.append((a, b))
-        if len(chosen) == HELD_OUT_COUNT:
-            break
-    return tuple(chosen)
-
-
-@cache
-def _pair_sets() -> frozenset[frozenset[str]]:
-    return frozenset(map(frozenset, held_out_pairs())) | {SHOWPIECE}
-
-
-@cache
-def _background_set() -> frozenset[tuple[str, str]]:
-    return frozenset(held_out_backgrounds())
-
-
-def is_held_out(concepts: tuple[str, ...], background: str | None) -> bool:
-    """Say whether a scene may not be shown to pocket.
-
-    Args:
-        concepts: Names of all concepts in the scene.
-        background: Name of its colour, or None when unknown (then only the pairs are checked).
-
-    Returns:
-        True if any concept is held out on this background, or any two concepts are held out together.
-    """
-    if any((concept, background) in _background_set() for concept in concepts):
-        return True
-    return any(frozenset(pair) in _pair_sets() for pair in combinations(concepts, 2))
-
-
 @dataclass(frozen=True)
 class HeldOut:
-    """What version 1 never shows, category by category: each list is what the evaluation asks for.
+    """What pocket is never shown, category by category: each list is what the evaluation asks for.
 
     Attributes:
         single_object: (concept, background with content): that thing is never before that background.
         two_objects: (concept, concept): never in one scene, whatever they do; nor are dog and trumpet.
         colours: (concept, flat background colour): that thing is never on that colour.
         position: (concept, relation, concept): the two are never so to each other. They are together in other
-            scenes, but only placed the other way, never in a verb or any other relation.
+            scenes, but placed otherwise, never in a verb, in front of each other or the like.
         counting: (concept, number): never so many of them.
         attribute_binding: two (concept, colour): the two are never both coloured in one scene. In every
             second entry the first one is also in `coloured`.
-        coloured: (concept, colour): that thing never has that colour.
+        coloured: (concept, colour): that thing is never given that colour; some have it by nature.
     """
 
     single_object: tuple[tuple[str, str], ...]
@@ -136,40 +77,41 @@ def _spread(items: Iterable[Combination], count: int, most: dict[int, int]) -> t
     return tuple(chosen)
 
 
-def _behind(names: Iterable[str], purpose: str, most_per_background: int) -> tuple[tuple[str, str], ...]:
+def _behind(
+    concepts: Iterable[str], names: Iterable[str], purpose: str, most_per_background: int
+) -> tuple[tuple[str, str], ...]:
     """A hundred (concept, background) out of those in which the thing can be seen well."""
     seen_well = [
         (concept, name)
-        for concept, name in product(all_concepts(), names)
+        for concept, name in product(concepts, names)
         if concept != name and concept not in HIDES.get(name, ())
     ]
     return _spread(_shuffled(seen_well, purpose), HELD_OUT_COUNT, {0: 1, 1: most_per_background})
 
 
 @cache
-def held_out_v1() -> HeldOut:
-    """Make the lists of version 1: the same on every machine."""
+def held_out() -> HeldOut:
+    """Make the lists: the same on every machine."""
+    early = {name for name, concept in all_concepts().items() if concept.is_early}
     pairs = [
-        p
-        for p in _shuffled(combinations(all_concepts(), 2), "v1 pair")
-        if not alike(*p) and {*p} != SHOWPIECE
+        p for p in _shuffled(combinations(all_concepts(), 2), "pair") if not alike(*p) and not early >= {*p}
     ]
     two_objects = _spread(pairs, HELD_OUT_COUNT, {0: 1, 1: 1})
     placed = _spread([p for p in pairs if p not in two_objects], HELD_OUT_COUNT, {0: 1, 1: 1})
-    relations = list(OPPOSITES)
+    relations, late = list(OPPOSITES), [name for name in all_concepts() if name not in early]
     countable = [name for name in all_concepts() if name not in UNCOUNTED]
     counting = _spread(
-        _shuffled(product(countable, NUMBERS), "v1 count"),
+        _shuffled(product(countable, NUMBERS), "count"),
         HELD_OUT_COUNT,
         {0: 1, 1: HELD_OUT_COUNT // len(NUMBERS)},
     )
     tintable = sorted(TINTABLE)
-    tinted = _shuffled(product(tintable, TINTS), "v1 tint")
+    tinted = _shuffled(product(tintable, TINTS), "tint")
     coloured = _spread(tinted, HELD_OUT_COUNT // 2, {0: 1, 1: HELD_OUT_COUNT // 2 // len(TINTS)})
     return HeldOut(
-        single_object=_behind(backgrounds.CONTENT, "v1 single", 13),
+        single_object=_behind(all_concepts(), backgrounds.CONTENT, "single", 13),
         two_objects=two_objects,
-        colours=_behind(backgrounds.FLAT, "v1 colour", 9),
+        colours=_behind(late, backgrounds.FLAT, "colour", 9),
         position=tuple((a, relations[k % len(relations)], b) for k, (a, b) in enumerate(placed)),
         counting=counting,
         attribute_binding=_bindings(tinted, coloured, {*two_objects, *placed}),
@@ -180,7 +122,7 @@ def held_out_v1() -> HeldOut:
 def _bindings(
     tinted: list[Tinted], coloured: tuple[Tinted, ...], other_pairs: set[tuple[str, str]]
 ) -> tuple[tuple[Tinted, Tinted], ...]:
-    """A hundred pairs of things with different colours, each thing at most three times."""
+    """A hundred pairs of things with different colours, each thing a few times."""
     common = [item for item in tinted if item not in coloured]
     firsts = [item for pair in zip(coloured, common, strict=False) for item in pair]
     chosen: list[tuple[Tinted, Tinted]] = []
@@ -208,7 +150,7 @@ def _side(first: str, relation: str, second: str) -> tuple[str, str, str]:
 
 
 @cache
-def _v1_sets() -> tuple[
+def _sets() -> tuple[
     frozenset[tuple[str, str]],
     frozenset[frozenset[str]],
     dict[frozenset[str], tuple[str, str, str]],
@@ -216,7 +158,7 @@ def _v1_sets() -> tuple[
     frozenset[frozenset[str]],
     frozenset[Tinted],
 ]:
-    held = held_out_v1()
+    held = held_out()
     return (
         frozenset((*held.single_object, *held.colours)),
         frozenset(map(frozenset, held.two_objects)) | {SHOWPIECE},
@@ -227,9 +169,9 @@ def _v1_sets() -> tuple[
     )
 
 
-def is_plan_held_out(plan: Plan) -> bool:
-    """Say whether version 1 may not be shown a scene."""
-    behind, pairs, sides, counts, bound, coloured = _v1_sets()
+def is_held_out(plan: Plan) -> bool:
+    """Say whether pocket may not be shown a scene."""
+    behind, pairs, sides, counts, bound, coloured = _sets()
     for part in plan.parts:
         if (part.concept, plan.background) in behind or (part.concept, part.count) in counts:
             return True

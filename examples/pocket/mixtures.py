@@ -21,16 +21,18 @@ class Mixture:
         concepts: What may be in a picture.
         backgrounds: Name → weight.
         styles: Name → share of all scenes; the rest has no style.
+        size: A key of `placing.ALONE` that every thing has; None: sizes are drawn.
     """
 
     kinds: Mapping[str, float]
     concepts: frozenset[str]
     backgrounds: Mapping[str, float]
     styles: Mapping[str, float]
+    size: str | None = None
 
 
 MIXTURES = {
-    "v1": Mixture(
+    "pocket": Mixture(
         kinds={
             "single": 0.13,
             "coloured": 0.08,
@@ -63,6 +65,6 @@ MIXTURES = {
         concepts=TEN,
         backgrounds=dict.fromkeys(FLAT, 1.0),
         styles={},
+        size="big",
     ),
 }
-"""Every mixture but version 0's, which `scenes.KIND_WEIGHTS` holds."""

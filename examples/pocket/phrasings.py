@@ -1,4 +1,4 @@
-"""Owns the captions of version 1: many phrasings of a plan, and the plainest one, for questions."""
+"""Owns the captions: many phrasings of a plan, and the plainest one, for questions."""
 
 from __future__ import annotations
 

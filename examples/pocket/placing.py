@@ -1,4 +1,4 @@
-"""Owns sizes and places in version 1: a plan in, the exact box of every thing out.
+"""Owns sizes and places: a plan in, the exact box of every thing out.
 
 Lengths in the code are written for a picture of 128 px and scale with its size; lengths in a `Thing` are px.
 Every thing is at least 22 px long at 128 px, a tiny one at least 16 px.

@@ -1,4 +1,4 @@
-"""Owns what a scene of version 1 shows, before sizes and places are drawn: kinds of scene and who is in them.
+"""Owns what a scene shows, before sizes and places are drawn: kinds of scene and who is in them.
 
 Knows nothing of pixels, fonts, words or what is held out.
 """
@@ -38,9 +38,9 @@ OTHER_WAY_ROUND = 0.2
 """Share of 'right of' among 'left of' and 'right of', and of 'below' among 'above' and 'below'.
 
 In equal shares neither the order of the words nor the relation says anything about the side on its own; only
-both together do, as in a parity, and a small model does not find that for a very long time (measured on
-version 0: both things drawn, sides at chance). In unequal shares the order alone is a good first guess
-(first named: left or above), and the relation can be learnt as an exception to it.
+both together do, as in a parity, and a small model does not find that for a very long time (measured on an
+earlier, simpler data set: both things drawn, sides at chance). In unequal shares the order alone is a good
+first guess (first named: left or above), and the relation can be learnt as an exception to it.
 """
 
 RELATIONS = {
@@ -210,7 +210,7 @@ def _draw_plan(rng: random.Random, kind: str, mixture: Mixture) -> Plan:
     if style is None or STYLES[style].shows_colours:
         parts = _draw_colours(rng, kind, parts, background)
     if style not in COARSE_STYLES:
-        parts = _draw_sizes(rng, kind, parts)
+        parts = _draw_sizes(rng, kind, parts, mixture.size)
     relation = kind if kind in ("in front of", "on top of", "between") else None
     if kind in ("pair", "coloured pair"):
         (relation,) = rng.choices(list(RELATIONS), list(RELATIONS.values()))
@@ -264,7 +264,11 @@ def _draw_colours(
     )
 
 
-def _draw_sizes(rng: random.Random, kind: str, parts: tuple[Part, ...]) -> tuple[Part, ...]:
+def _draw_sizes(
+    rng: random.Random, kind: str, parts: tuple[Part, ...], always: str | None
+) -> tuple[Part, ...]:
+    if always is not None:
+        return tuple(replace(part, size=always) for part in parts)
     if rng.random() >= SIZED.get(kind, 0.0):
         return parts
     return tuple(

@@ -1,4 +1,4 @@
-"""Owns what the recogniser of version 1 learns from: renderings of everything, and what each cell shows."""
+"""Owns what the recogniser learns from: renderings of everything, and what each cell shows."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from tints import TINTABLE, TINTS, tint
 from torch import Tensor
 
 from t2i import durable
-from t2i.evaluation.recogniser import InstanceRecogniser
-from t2i.evaluation.recogniser_networks import NOTHING, OWN_COLOURS
+from t2i.evaluation.recogniser import Recogniser
+from t2i.evaluation.recogniser_network import NOTHING, OWN_COLOURS
 
 DATA_SEED = 78_000  # far from the seeds with which pocket's scenes are rendered
 CHUNK = 500
 MOST_THINGS = 5
 UNKNOWN = -1  # class of what can't be seen: a colour in a sketch, the background of shuffled tiles
 SAME_COLOUR = 12  # of 255: a tint that changes a thing by less than this on average can't be told from none
-PX = InstanceRecogniser.picture_px
+PX = Recogniser.picture_px
 NEAR = 0.2  # a cell belongs to a thing if it is within this share of the thing's sides from its centre
 SPREAD = 0.12  # deviation of the peak at a thing's centre, as a share of its sides
-CELL_PX = PX / InstanceRecogniser.cells
+CELL_PX = PX / Recogniser.cells
 
 
 class Examples(NamedTuple):
@@ -145,7 +145,7 @@ def _joined(files: list[Path], name: str) -> Tensor:
 
 
 class Targets(NamedTuple):
-    """What `InstanceRecogniser` should answer, cell by cell.
+    """What `Recogniser` should answer, cell by cell.
 
     Attributes:
         centres: 1 at the cell of a thing's centre, falling to 0 around it, (B, 16, 16).
@@ -164,7 +164,7 @@ def targets_of(things: Tensor) -> Targets:
     Args:
         things: (B, K, 6), as in `Examples`.
     """
-    cells = InstanceRecogniser.cells
+    cells = Recogniser.cells
     middles = (torch.arange(cells, device=things.device) + 0.5) * CELL_PX
     kind, x, y, width, height, colour = (column[..., None, None] for column in things.unbind(dim=2))
     # A thing whose centre was moved out of the picture is not asked for.

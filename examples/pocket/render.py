@@ -1,7 +1,7 @@
 """Render the captioned scenes that pocket learns from.
 
-    python examples/pocket/render.py OUT --scenes 60000 --size 64 --seed 0      version 0
-    python examples/pocket/render.py OUT --scenes 60000 --mixture v1            version 1, 128 px
+    python examples/pocket/render.py OUT --scenes 160000 --size 64 --seed 0
+    python examples/pocket/render.py OUT --scenes 4000 --mixture quick --font tests/pocket/ten-glyphs.ttf
 
 OUT becomes a folder of captioned pictures for `t2i train --dataset OUT`: PNG files in sub-folders of at most
 5000, `metadata.jsonl` (file_name, text), and `scenes.jsonl` (what is where, for the curious).
@@ -22,7 +22,6 @@ from typing import Any
 
 import composing
 import numpy as np
-import scenes as version_0
 from drawing import Painter
 from glyphs import DEFAULT_FONT, GlyphSource, all_concepts
 from mixtures import MIXTURES
@@ -32,8 +31,7 @@ from PIL import Image
 Renderer = Callable[[int], tuple[NDArray[np.uint8], dict[str, Any]]]
 """Number of a scene → its pixels (size, size, 3) and its plain data."""
 
-VERSION_0 = "v0"
-SIZES = {VERSION_0: 64}  # sides of pictures by mixture, px; the others have 128
+ALL = "pocket"  # the mixture that is rendered if none is named
 PER_FOLDER = 5000
 CHUNK = 500  # scenes per piece of work; divides PER_FOLDER
 
@@ -43,20 +41,13 @@ def renderer(mixture: str, size: int, seed: int, font: Path, only: frozenset[str
     """What renders one scene; one per process, so that what it has drawn is remembered.
 
     Args:
-        mixture: v0, or a key of `MIXTURES`.
+        mixture: A key of `MIXTURES`.
         size: Side of each picture, px.
         seed: Number of the data set.
         font: Noto Color Emoji.
         only: Render these concepts alone; None for all of the mixture.
     """
     glyphs = GlyphSource(font)
-    if mixture == VERSION_0:
-
-        def render_version_0(index: int) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-            scene = version_0.scene_at(index, seed, glyphs, size, only=only)
-            return version_0.draw(scene, glyphs, size), scene.as_json()
-
-        return render_version_0
     shares, painter = MIXTURES[mixture], Painter(glyphs)
     if only is not None:
         shares = replace(shares, concepts=shares.concepts & only)
@@ -98,7 +89,7 @@ def render(
     seed: int,
     font: Path = DEFAULT_FONT,
     only: frozenset[str] | None = None,
-    mixture: str = VERSION_0,
+    mixture: str = ALL,
 ) -> None:
     """Render a data set with all cores.
 
@@ -109,7 +100,7 @@ def render(
         seed: Number of the data set; the same seed gives the same bytes.
         font: Noto Color Emoji.
         only: Render these concepts alone, a subject, an instrument and a vehicle among them; None for all.
-        mixture: v0, or a key of `MIXTURES`.
+        mixture: A key of `MIXTURES`.
 
     Raises:
         FileExistsError: If `output` already has a metadata.jsonl.
@@ -149,8 +140,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("output", type=Path, help="folder to make")
     parser.add_argument("--scenes", type=int, default=60000, help="how many pictures")
-    parser.add_argument("--mixture", default=VERSION_0, choices=(VERSION_0, *MIXTURES), help="what to show")
-    parser.add_argument("--size", type=int, help="side of each picture, px; default: 64 for v0, else 128")
+    parser.add_argument("--mixture", default=ALL, choices=MIXTURES, help="what to show")
+    parser.add_argument("--size", type=int, default=128, help="side of each picture, px")
     parser.add_argument("--seed", type=int, default=0, help="number of the data set")
     parser.add_argument("--font", type=Path, default=DEFAULT_FONT, help="Noto Color Emoji")
     parser.add_argument("--only", nargs="+", metavar="CONCEPT", help="render these concepts alone")
@@ -160,8 +151,7 @@ def main() -> None:
     unknown = sorted((only or frozenset()) - set(all_concepts()))
     if unknown:
         parser.error(f"--only {unknown[0]}: no such concept; concepts.tsv lists them")
-    size = SIZES.get(options.mixture, 128) if options.size is None else options.size
-    render(options.output, options.scenes, size, options.seed, options.font, only, options.mixture)
+    render(options.output, options.scenes, options.size, options.seed, options.font, only, options.mixture)
     print(f"{options.scenes} scenes in {options.output}, {time.monotonic() - started:.1f} s")
 
 

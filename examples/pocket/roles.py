@@ -1,4 +1,4 @@
-"""Owns who can do what in version 1: players, riders, holders, chasers, and what is played, held or chased.
+"""Owns who can do what: players, riders, holders, chasers, and what is played, held or chased.
 
 Hats, glasses and seats need a point on the glyph; whoever has one is in `anchors`.
 """

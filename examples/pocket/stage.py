@@ -1,4 +1,4 @@
-"""Owns a thing's exact box in a picture of version 1, and the empty stage on which things are put."""
+"""Owns a thing's exact box in a picture, and the empty stage on which things are put."""
 
 from __future__ import annotations
 

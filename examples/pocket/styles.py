@@ -1,4 +1,4 @@
-"""Owns the styles of version 1: operations on a whole picture, each with a name for captions.
+"""Owns the styles: operations on a whole picture, each with a name for captions.
 
 A style that shows no colours is only drawn where no colour has been promised.
 """

@@ -1,101 +1,58 @@
-"""Write what `t2i eval` takes from here: for each version a vocabulary of the recogniser and a suite.
+"""Write what `t2i eval` takes from here: the vocabulary of the recogniser and the suite.
 
     python examples/pocket/suite.py
+    python examples/pocket/suite.py --ten prompts.jsonl     for models of the ten glyphs (`make.sh --quick`)
 
-Both suites ask, in the six categories of GenEval, for combinations that pocket never saw. Version 0: things
-on backgrounds and pairs of things out of the held-out lists; no number of things and no coloured thing was
-ever rendered, so those two categories need no list. Version 1: a held-out list for each category
-(`holdout.HeldOut`), in the plainest words of the captions. A test compares all files with what this script
-would write.
+The suite asks, in the six categories of GenEval, for the combinations that pocket never saw
+(`holdout.HeldOut`), in the plainest words of the captions. A test compares both files in the package with
+what this script would write.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 from pathlib import Path
 
 import backgrounds
 import words
-from captions import BACKGROUNDS, NO_ARTICLE, SYNONYMS, phrase, with_article
-from glyphs import all_concepts, core_concepts
-from holdout import held_out_backgrounds, held_out_pairs, held_out_v1
-from mixtures import Mixture
-from phrasings import plain_caption
+from glyphs import all_concepts
+from holdout import held_out
+from mixtures import MIXTURES, Mixture
+from phrasings import CONTENT_PHRASES, plain_caption
 from plans import Part, Plan, draw_kind, draw_plan
 from styles import STYLES
-from tints import TINTS
+from tints import NATURAL, TINTS
 from visibility import HIDES, SWALLOWS
-from words import plural
 
 from t2i.evaluation.questions import CATEGORIES, Question
 from t2i.evaluation.vocabulary import PLACES
 
 ASSETS = Path(__file__).parents[2] / "t2i" / "assets"
 SEED = 3
-NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "white", "black")
-SAME_IN_PLURAL = {"sheep", "fish", "grapes", "glasses", "fire", "lightning", "earth"}
-PLAIN_WORDS = {"red apple": "apple"}  # where the name itself has a colour in it
-
-
-def coloured(colour: str, concept: str) -> str:
-    """A thing with a colour of its own: 'a red car', 'an orange frog', 'green grapes'."""
-    words = f"{colour} {PLAIN_WORDS.get(concept, concept)}"
-    return words if concept in NO_ARTICLE else with_article(words)
 
 
 def vocabulary() -> dict[str, object]:
-    """The recogniser's classes, in their order, with the other words for each."""
-    concepts = {name: list(SYNONYMS.get(name, ())) for name in core_concepts()}
-    return {"concepts": concepts, "backgrounds": list(BACKGROUNDS)}
+    """The recogniser's classes, in their order, with the words for each."""
 
+    def singular(name: str) -> list[str]:
+        return [words.main_word(name), *words.SYNONYMS.get(name, ())]
 
-def suite() -> list[Question]:
-    """The questions, category by category in turn, so that the first few of them are of every kind."""
-    rng = random.Random(SEED)
-    countable = [name for name in core_concepts() if name not in SAME_IN_PLURAL]
-    counted = [(list(NUMBERS)[k % len(NUMBERS)], name) for k, name in enumerate(rng.sample(countable, 100))]
-    columns: list[list[Question]] = [[] for _ in range(6)]
-    for k, ((thing, colour), pair, (number, many)) in enumerate(
-        zip(held_out_backgrounds(), held_out_pairs(), counted, strict=True)
-    ):
-        on_colour = phrase((thing,), None, colour)
-        relation = list(PLACES)[k % len(PLACES)]
-        first, second = rng.sample(COLOURS, 2)
-        bound = f"{coloured(first, pair[0])} and {coloured(second, pair[1])}"
-        row = (
-            Question(on_colour, "single object", (thing,)),
-            Question(phrase(pair, "and", None), "two objects", pair),
-            Question(
-                f"{NUMBERS[number]} {plural(PLAIN_WORDS.get(many, many))}", "counting", (many,), count=number
-            ),
-            Question(on_colour, "colours", (thing,), colour),
-            Question(phrase(pair, relation, None), "position", pair, relation=relation),
-            Question(bound, "attribute binding", pair, colours=(first, second)),
-        )
-        for column, question in zip(columns, row, strict=True):
-            column.append(question)
-    return [question for row in zip(*columns, strict=True) for question in row]
-
-
-def vocabulary_v1() -> dict[str, object]:
-    """The classes of version 1, in their order, with the other words for each concept."""
-    others = {
-        name: [word for word in (words.main_word(name), *words.SYNONYMS.get(name, ())) if word != name]
-        for name in all_concepts()
-    }
+    countable = [name for name in all_concepts() if name not in words.UNCOUNTED]
+    said = {name: [phrase.lstrip(", ") for phrase in phrases] for name, phrases in CONTENT_PHRASES.items()}
     return {
-        "version": 1,
-        "concepts": others,
-        "backgrounds": list(backgrounds.BACKGROUNDS),
+        "concepts": {name: [word for word in singular(name) if word != name] for name in all_concepts()},
+        "plurals": {name: [words.plural(word) for word in singular(name)] for name in countable},
+        "backgrounds": {name: said.get(name, []) for name in backgrounds.BACKGROUNDS},
         "colours": list(TINTS),
+        "natural": NATURAL,
         "styles": list(STYLES),
     }
 
 
 def category_of(plan: Plan) -> str | None:
-    """Which kind of question a scene of version 1 answers, or None."""
+    """Which kind of question a scene answers, or None."""
     if plan.style is not None or plan.place is not None:
         return None
     if plan.kind == "single":
@@ -142,7 +99,7 @@ def _free_background(rng: random.Random, parts: tuple[Part, ...]) -> str:
 
 def held_out_plans() -> list[Plan]:
     """One scene for each of the 600 held-out combinations, category by category in turn."""
-    rng, held = random.Random(SEED), held_out_v1()
+    rng, held = random.Random(SEED), held_out()
 
     def pair(a: Part, b: Part, relation: str, kind: str = "pair") -> Plan:
         return Plan(kind, (a, b), _free_background(rng, (a, b)), relation)
@@ -172,24 +129,40 @@ def drawn_plans(mixture: Mixture, per_category: int) -> list[Plan]:
     return [plan for plans in found.values() for plan in plans]
 
 
+def questions_of_ten() -> list[Question]:
+    """For each of the ten things on every colour, large as they were learnt: which thing, which colour?"""
+    mixture = MIXTURES["quick"]
+    questions = []
+    for thing in sorted(mixture.concepts):
+        for colour in (name for name in backgrounds.FLAT if thing not in HIDES.get(name, ())):
+            prompt = plain_caption(Plan("single", (Part(thing, size=mixture.size),), colour))
+            questions.append(Question(prompt, "single object", (thing,)))
+            questions.append(Question(prompt, "colours", (thing,), colour))
+    return questions
+
+
+def lines(questions: list[Question]) -> str:
+    """A suite as text, a question a line."""
+    return "".join(json.dumps(question.to_dict(), ensure_ascii=False) + "\n" for question in questions)
+
+
 def files() -> dict[Path, str]:
-    """Path → contents of all files."""
-
-    def lines(questions: list[Question]) -> str:
-        rows = (json.dumps(question.to_dict(), ensure_ascii=False) + "\n" for question in questions)
-        return "".join(rows)
-
+    """Path → contents of the files in the package."""
     return {
         ASSETS / "recogniser" / "vocabulary.json": json.dumps(vocabulary(), indent=1) + "\n",
-        ASSETS / "recogniser-v1" / "vocabulary.json": json.dumps(vocabulary_v1(), indent=1) + "\n",
-        ASSETS / "suites" / "pocket.jsonl": lines(suite()),
-        ASSETS / "suites" / "pocket-v1.jsonl": lines([question_of(plan) for plan in held_out_plans()]),
+        ASSETS / "suites" / "pocket.jsonl": lines([question_of(plan) for plan in held_out_plans()]),
     }
 
 
 def main() -> None:
     """Write the files."""
-    for path, text in files().items():
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--ten", type=Path, metavar="FILE", help="write a suite of the ten things, and only that"
+    )
+    options = parser.parse_args()
+    texts = files() if options.ten is None else {options.ten: lines(questions_of_ten())}
+    for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         print(f"{path}, {len(text.splitlines())} lines")

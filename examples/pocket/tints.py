@@ -1,4 +1,4 @@
-"""Owns the colours that things can take in version 1 ("a blue car"): which things, which colours, and how.
+"""Owns the colours that things can take ("a blue car"): which things, which colours, and how.
 
 A tint replaces the thing's main colour and keeps its light and shade; other parts (tyres, eyes, leaves) stay.
 """
@@ -36,6 +36,27 @@ TINTABLE = frozenset({
     "star", "cloud", "lightning", "snowflake", "house", "castle", "tent",
 })  # fmt: skip
 """Concepts that are still themselves in every colour; chosen by eye."""
+
+NATURAL: dict[str, str] = {
+    "backpack": "red", "balloon": "red", "bat": "brown", "bear": "brown", "bell": "yellow",
+    "bicycle": "purple", "bomb": "black", "book": "red", "bus": "white", "camel": "yellow",
+    "candle": "white", "car": "red", "chicken": "white", "cloud": "white", "crown": "yellow",
+    "die": "white", "dinosaur": "green", "doughnut": "brown", "dragon": "green", "dress": "blue",
+    "drum": "red", "flamingo": "pink", "fox": "orange", "ghost": "white", "grapes": "purple",
+    "guitar": "red", "helicopter": "yellow", "high heel": "red", "house": "white", "key": "yellow",
+    "light bulb": "yellow", "lightning": "yellow", "llama": "white", "lock": "orange", "magnet": "red",
+    "mouse": "white", "mushroom": "orange", "pencil": "yellow", "pepper": "orange", "poodle": "white",
+    "pumpkin": "orange", "rabbit": "white", "racing car": "red", "rocket": "purple", "roller skate": "blue",
+    "rose": "red", "sailboat": "orange", "saxophone": "yellow", "scooter": "blue", "sheep": "white",
+    "skateboard": "black", "star": "yellow", "swan": "white", "teddy bear": "brown", "telephone": "red",
+    "tent": "orange", "top hat": "black", "trophy": "yellow", "trumpet": "yellow", "tulip": "pink",
+    "umbrella": "blue", "unicorn": "white", "violin": "orange", "yo-yo": "red",
+}  # fmt: skip
+"""Thing → the tint that it nearly has by nature: drawn as it is, it has that colour too.
+
+Everything of which a tint changes less than `NEARLY_THE_SAME`, of 255, on average; a test holds it to that.
+"""
+NEARLY_THE_SAME = 24
 
 BIN = 16  # of 255: grain of the search for the main colour
 

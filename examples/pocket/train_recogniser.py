@@ -1,6 +1,6 @@
-"""Train the judge of version 1 on fresh renderings and write its weights and figures.
+"""Train the judge on fresh renderings and write its weights and figures.
 
-    python examples/pocket/train_recogniser.py --work work/recogniser-v1
+    python examples/pocket/train_recogniser.py --work work/recogniser
     python examples/pocket/train_recogniser.py --work runs/quick --quick      ten glyphs, a minute
 
 Its training scenes hold every combination, those held out from pocket included, and no picture that pocket
@@ -28,16 +28,16 @@ from recogniser_examples import UNKNOWN, Examples, Targets, examples, targets_of
 from safetensors import safe_open
 from safetensors.torch import save_file
 from spoiling import empty_some, move, spoil
-from suite import drawn_plans, held_out_plans, vocabulary_v1
+from suite import drawn_plans, held_out_plans, vocabulary
 from torch import Tensor
 from torch.nn import functional as F
 
 from t2i import durable
 from t2i.catalog import ASSETS
-from t2i.evaluation.recogniser import InstanceRecogniser, load_recogniser, save_recogniser
-from t2i.evaluation.recogniser_networks import Answers
+from t2i.evaluation.recogniser import Recogniser, load_recogniser, save_recogniser
+from t2i.evaluation.recogniser_network import Answers
 
-FOLDER = ASSETS / "recogniser-v1"
+FOLDER = ASSETS / "recogniser"
 TEN_FONT = Path(__file__).parents[2] / "tests" / "pocket" / "ten-glyphs.ttf"
 WOBBLE_PX = 1.2  # at 64 px
 WARM_UP = 0.05  # share of the steps
@@ -74,11 +74,11 @@ class Course:
 QUICK = Course(steps=150, batch_size=32, scenes=2000, learning_rate=4e-3)
 
 
-def new_judge(widths: tuple[int, int, int] = InstanceRecogniser.own_widths) -> InstanceRecogniser:
+def new_judge(widths: tuple[int, int, int] = Recogniser.own_widths) -> Recogniser:
     """An untrained judge with the classes of the vocabulary that `suite.py` writes."""
-    words: dict[str, Any] = vocabulary_v1()
-    return InstanceRecogniser(
-        tuple(words["concepts"]), words["backgrounds"], words["colours"], words["styles"], widths
+    words: dict[str, Any] = vocabulary()
+    return Recogniser(
+        tuple(words["concepts"]), tuple(words["backgrounds"]), words["colours"], words["styles"], widths
     )
 
 
@@ -135,7 +135,7 @@ class Checkpoint:
     def __init__(self, path: Path, course: Course) -> None:
         self.path, self.course = path, json.dumps(asdict(course))
 
-    def save(self, step: int, model: InstanceRecogniser, optimizer: torch.optim.AdamW) -> None:
+    def save(self, step: int, model: Recogniser, optimizer: torch.optim.AdamW) -> None:
         """Write the state after `step` updates."""
         state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
         for index, values in optimizer.state_dict()["state"].items():
@@ -144,7 +144,7 @@ class Checkpoint:
         metadata = {"step": str(step), "course": self.course}
         durable.write_with(self.path, lambda temporary: save_file(plain, temporary, metadata=metadata))
 
-    def load(self, model: InstanceRecogniser, optimizer: torch.optim.AdamW) -> int:
+    def load(self, model: Recogniser, optimizer: torch.optim.AdamW) -> int:
         """Read the state, if there is one; returns the number of updates made.
 
         Raises:
@@ -170,7 +170,7 @@ class Checkpoint:
 
 
 def train(
-    model: InstanceRecogniser,
+    model: Recogniser,
     data: Examples,
     course: Course,
     checkpoint: Checkpoint,
@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="ten glyphs, few steps; writes into WORK")
     options = parser.parse_args()
     course = Course(options.steps, options.batch_size, options.scenes, options.learning_rate)
-    mixture: Mixture = MIXTURES["v1"]
+    mixture: Mixture = MIXTURES["pocket"]
     font, output = DEFAULT_FONT, options.output or FOLDER / "recogniser.safetensors"
     if options.quick:
         course, mixture, font = QUICK, replace(mixture, concepts=TEN), TEN_FONT
@@ -259,10 +259,9 @@ def main() -> None:
     if train(model, data, course, checkpoint, log, options.stop_after) < course.steps:
         return
     save_recogniser(model, output)
-    judge = load_recogniser(output, FOLDER / "vocabulary.json")  # measured as stored, not as trained
+    judge = load_recogniser(output)  # measured as stored, not as trained
     plans = drawn_plans(mixture, 10) if options.quick else held_out_plans()
     record = {
-        "version": 1,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "data": "renderings of all combinations, held-out ones included; no generated picture",
         "training": asdict(course),

@@ -1,4 +1,4 @@
-"""Owns which things can't be seen before which background, so that version 1 never draws them there."""
+"""Owns which things can't be seen before which background, so that they are never drawn there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the words of version 1: what each concept may be called, articles and plurals.
+"""Owns the words: what each concept may be called, articles and plurals.
 
 The synonyms are chosen by hand out of everyday words, breeds and CLDR's keywords for emoji. None holds a
 colour or a size, because captions put those in front.

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from t2i.evaluation.figures import Figure, mean_figure, not_measured, share
 from t2i.evaluation.questions import CATEGORIES, Question
-from t2i.evaluation.recogniser import GRID, PICTURE_PX, TELLS, Findings
+from t2i.evaluation.recogniser import PICTURE_PX, Findings
 from t2i.evaluation.subject import Subject
+from t2i.evaluation.vocabulary import read_vocabulary
 
-CLEARLY_PX = PICTURE_PX / GRID  # centres must differ by an eighth of the picture
+CLEARLY_PX = PICTURE_PX / 8  # centres must differ by an eighth of the picture
 CLIP_WEIGHT = 2.5
 JUDGE = "t2i's recogniser"
 
@@ -31,7 +32,7 @@ def shows_all(findings: Findings, things: Sequence[str]) -> bool:
 
 
 def stand_as(findings: Findings, things: Sequence[str], relation: str) -> bool:
-    """Whether two things are both there and stand as the relation says, by at least one cell.
+    """Whether two things are both there and stand as the relation says, clearly.
 
     Args:
         findings: Of a picture.
@@ -49,20 +50,23 @@ def stand_as(findings: Findings, things: Sequence[str], relation: str) -> bool:
 
 
 def have_colours(findings: Findings, things: Sequence[str], colours: Sequence[str]) -> bool:
-    """Whether the clearest one of each of these things is there and has the colour asked for."""
+    """Whether the clearest one of each of these things has the colour asked for, given or by nature."""
+    natural = read_vocabulary().natural
     found = [findings.of(thing) for thing in things]
-    return [one.colour if one else None for one in found] == list(colours)
+    return all(
+        one is not None and (one.colour or natural.get(thing)) == colour
+        for thing, one, colour in zip(things, found, colours, strict=True)
+    )
 
 
 def is_right(question: Question, findings: Findings) -> bool:
-    """Whether a picture answers a question whose category the recogniser can tell.
+    """Whether a picture answers a question.
 
     Raises:
-        ValueError: It cannot (see `Findings.tells`).
+        ValueError: The question is a bare prompt: nobody knows what to look for.
     """
-    missing = CATEGORIES[question.category].needs - findings.tells if question.category else {"anything"}
-    if missing:
-        raise ValueError(f"the recogniser does not tell {question.category or 'a prompt without a category'}")
+    if question.category not in CATEGORIES:
+        raise ValueError(f"a prompt without a category cannot be judged: {question.prompt!r}")
     if question.category == "single object":
         return shows_clearest(findings, question.things[0])
     if question.category == "two objects":
@@ -81,7 +85,7 @@ def verdicts(subject: Subject) -> list[list[tuple[Question, bool]]]:
     judged = []
     for picture, findings in zip(subject.pictures, subject.findings, strict=True):
         asked = subject.asked.get(picture.prompt, ())
-        told = [q for q in asked if q.category and CATEGORIES[q.category].needs <= TELLS]
+        told = [q for q in asked if q.category]
         judged.append([] if findings is None else [(q, is_right(q, findings)) for q in told])
     return judged
 
@@ -99,11 +103,7 @@ def measure_adherence(subject: Subject) -> list[Figure]:
 
 
 def _category(subject: Subject, name: str, answers: Sequence[tuple[Question, bool]]) -> Figure:
-    category = CATEGORIES[name]
-    how = f"{category.right_if}, says {JUDGE}"
-    missing = sorted(category.needs - TELLS)
-    if missing:
-        return not_measured(name, f"the recogniser does not tell {' or '.join(missing)}", how)
+    how = f"{CATEGORIES[name]}, says {JUDGE}"
     mine = [right for question, right in answers if question.category == name]
     if mine:
         return share(name, mine, how)

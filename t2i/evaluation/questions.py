@@ -7,45 +7,32 @@ picture answers a question is decided in `t2i.evaluation.adherence`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from t2i.catalog import ASSETS
 from t2i.errors import DatasetError, UsageError
-from t2i.evaluation.vocabulary import PLACES, VOCABULARY_FILE, Vocabulary, read_vocabulary
+from t2i.evaluation.vocabulary import PLACES, Vocabulary, read_vocabulary
 
 SUITES = {path.stem: path for path in sorted((ASSETS / "suites").glob("*.jsonl"))}
 DEFAULT_SUITE = "pocket"
 SUFFIXES = (".txt", ".jsonl")
 
 
-@dataclass(frozen=True)
-class Category:
-    """A kind of question.
-
-    Attributes:
-        needs: What a judge must be able to tell, as in `t2i.evaluation.recogniser.TELLS`.
-        right_if: When a picture counts as right, for people.
-    """
-
-    needs: frozenset[str]
-    right_if: str
-
-
-CATEGORIES: dict[str, Category] = {
-    "single object": Category(frozenset({"things"}), "the clearest thing is the one asked for"),
-    "two objects": Category(frozenset({"things"}), "both things are there"),
-    "counting": Category(frozenset({"things", "counts"}), "there are as many as asked for"),
-    "colours": Category(
-        frozenset({"things", "background"}), "the thing is there and the background has the colour asked for"
-    ),
-    "position": Category(frozenset({"things", "places"}), "both things are there and stand as asked for"),
-    "attribute binding": Category(
-        frozenset({"things", "colours of things"}), "each of two things has its own colour"
-    ),
+CATEGORIES: dict[str, str] = {
+    "single object": "the clearest thing is the one asked for",
+    "two objects": "both things are there",
+    "counting": "there are as many as asked for",
+    "colours": "the thing is there and the background has the colour asked for",
+    "position": "both things are there and stand as asked for",
+    "attribute binding": "each of two things has its own colour",
 }
+"""Kind of question → when a picture counts as right, for people.
+
+Only "colours" looks behind the things; a background named in other questions counts in "backgrounds right".
+"""
 
 
 @dataclass(frozen=True)
@@ -80,20 +67,19 @@ class Question:
         }
 
 
-def read_questions(source: str, vocabulary: Path = VOCABULARY_FILE) -> tuple[Question, ...]:
+def read_questions(source: str) -> tuple[Question, ...]:
     """The questions of a built-in suite or of a prompt file.
 
     Args:
         source: A name out of `SUITES`; a .txt with a prompt a line; or a .jsonl with "prompt" and, if wanted,
             the other fields of `Question`. Prompts without a category are read with the recogniser's own
             vocabulary.
-        vocabulary: Of the recogniser that will judge.
 
     Raises:
         UsageError: Neither a suite nor a .txt or .jsonl name.
         DatasetError: Missing, unreadable or empty file, or a line that makes no sense.
     """
-    words = read_vocabulary(vocabulary)
+    words = read_vocabulary()
     if source in SUITES:
         return tuple(_of_rows(SUITES[source], _lines(SUITES[source]), words))
     path = Path(source)
@@ -117,13 +103,17 @@ def _understand(prompt: str, words: Vocabulary) -> tuple[Question, ...]:
     meaning = words.understand(prompt)
     if meaning is None:
         return (Question(prompt),)
-    if len(meaning.things) == 2:
+    things, background = meaning.things, meaning.background
+    if meaning.colours:
+        return (Question(prompt, "attribute binding", things, background, colours=meaning.colours),)
+    if meaning.count is not None:
+        return (Question(prompt, "counting", things, background, count=meaning.count),)
+    if len(things) == 2:
         category = "two objects" if meaning.relation is None else "position"
-        return (Question(prompt, category, meaning.things, meaning.background, meaning.relation),)
-    single = Question(prompt, "single object", meaning.things)
-    if meaning.background is None:
-        return (single,)
-    return single, Question(prompt, "colours", meaning.things, meaning.background)
+        return (Question(prompt, category, things, background, meaning.relation),)
+    if background is None or background in words.places:
+        return (Question(prompt, "single object", things, background),)
+    return Question(prompt, "single object", things), Question(prompt, "colours", things, background)
 
 
 def by_prompt(questions: Iterable[Question]) -> dict[str, tuple[Question, ...]]:
@@ -132,11 +122,6 @@ def by_prompt(questions: Iterable[Question]) -> dict[str, tuple[Question, ...]]:
     for question in questions:
         found[question.prompt] = (*found.get(question.prompt, ()), question)
     return found
-
-
-def answerable(questions: Sequence[Question], tells: frozenset[str]) -> tuple[Question, ...]:
-    """Questions that a judge can decide, and those without a category, which other metrics can use."""
-    return tuple(q for q in questions if not q.category or CATEGORIES[q.category].needs <= tells)
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
@@ -192,18 +177,16 @@ def _question(where: str, row: Mapping[str, Any], words: Vocabulary) -> Question
         "needs one thing": category in ("single object", "counting", "colours") and things != 1,
         f"needs a relation out of {', '.join(PLACES)}": category == "position" and relation not in PLACES,
         f"needs a background out of {', '.join(words.backgrounds)}": (
-            category == "colours" and background not in words.backgrounds
-        ),
+            category == "colours" or background is not None
+        ) and background not in words.backgrounds,
+        "needs two different things": len(set(lists["things"])) < things,
         "needs a count of at least 1": (
             category == "counting" and (type(count) is not int or count < 1)
         ),
         "needs a colour for each thing": (
             category == "attribute binding" and len(lists["colours"]) != things
         ),
-        # Version 0 knows no colours of things and is never asked about them.
-        f"needs colours out of {', '.join(words.colours)}": bool(words.colours) and not (
-            set(lists["colours"]) <= set(words.colours)
-        ),
+        f"needs colours out of {', '.join(words.colours)}": not set(lists["colours"]) <= set(words.colours),
     }  # fmt: skip
     for problem, is_so in problems.items():
         if is_so:

@@ -16,10 +16,9 @@ from t2i.evaluation.figures import Figure
 from t2i.evaluation.instruments import Instruments
 from t2i.evaluation.metrics import METRICS, measure
 from t2i.evaluation.pictures import Progress, draw_pictures, plan_drawing, read_pictures, unreadable
-from t2i.evaluation.questions import DEFAULT_SUITE, Question, answerable, by_prompt, understand
-from t2i.evaluation.recogniser import TELLS
+from t2i.evaluation.questions import DEFAULT_SUITE, Question, by_prompt, understand
 from t2i.evaluation.report import PICTURES_FOLDER, Report, Run, Shown
-from t2i.evaluation.subject import JUDGED_FAMILIES, Subject
+from t2i.evaluation.subject import Subject
 from t2i.recipes import base_name
 from t2i.settling import settle
 
@@ -71,23 +70,18 @@ def evaluate_model(
 
     Args:
         drawing: The model and how it draws.
-        questions: What is asked; where the recogniser is the judge, only what it can tell is drawn.
+        questions: What is asked.
         instruments: What to measure with; its config holds the sweep.
         progress: Shows the drawing.
         tell: Called with lines for a person.
 
     Raises:
-        DatasetError: No prompt is left to draw.
         T2IError: Every setting failed; this is the first failure.
     """
     config = instruments.config
     model = pipeline.load(drawing)
     silence_loaded_libraries()
-    judged = model.family.name in JUDGED_FAMILIES
-    asked = by_prompt(answerable(questions, TELLS) if judged else questions)
-    asked = dict(list(asked.items())[: config.limit])
-    if not asked:
-        raise DatasetError("none of these prompts can be judged", "see `t2i eval --help` for --prompts")
+    asked = dict(list(by_prompt(questions).items())[: config.limit])
     num_images = config.num_images or DEFAULT_NUM_IMAGES
     jobs = plan_drawing(list(asked), num_images, config.seed or 0)
     once: dict[str, list[Figure]] = {}

@@ -20,16 +20,23 @@ sys.path.insert(0, str(ROOT / "examples" / "pocket"))  # scripts in a folder, no
 @pytest.fixture(scope="session")
 def render() -> Callable[[int], list[np.ndarray]]:
     """True renderings of `PROMPTS`; another number gives other sizes, places and shades."""
+    from composing import compose
+    from drawing import Painter
     from glyphs import GlyphSource
-    from scenes import Plan, draw, make_scene
+    from plans import Part, Plan
 
     glyphs = GlyphSource(ROOT / "tests" / "pocket" / "ten-glyphs.ttf")
+    painter = Painter(glyphs)
 
     def render_copy(copy: int) -> list[np.ndarray]:
-        return [
-            draw(make_scene(Plan(*plan), glyphs, 64, random.Random(100 * copy + k)), glyphs, 64)
-            for k, plan in enumerate(PROMPTS.values())
-        ]
+        scenes = [
+            compose(
+                Plan(kind, tuple(map(Part, things)), background, relation),
+                glyphs, 64, random.Random(100 * copy + k),
+            )
+            for k, (kind, things, relation, background) in enumerate(PROMPTS.values())
+        ]  # fmt: skip
+        return [painter.draw(scene, 64) for scene in scenes]
 
     return render_copy
 

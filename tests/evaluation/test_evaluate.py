@@ -92,8 +92,8 @@ def test_everything_is_measured_or_says_why_not(
     missing = {name: figure["not_measured"] for name, figure in result.report["runs"][0]["figures"].items()
                if figure["value"] is None}  # fmt: skip
     assert missing == {
-        "counting": "the recogniser does not tell counts",
-        "attribute binding": "the recogniser does not tell colours of things",
+        "counting": "no prompt asks for it",
+        "attribute binding": "no prompt asks for it",
         "validation loss": "there is no model, only pictures",
         "speed": "the pictures were not drawn here",
     }

@@ -1,4 +1,4 @@
-"""Ten glyphs of the font, committed under its licence, stand in for all 125: no font package is needed."""
+"""Ten glyphs of the font, committed under its licence, stand in for all: no font package is needed."""
 
 from __future__ import annotations
 

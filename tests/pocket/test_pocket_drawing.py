@@ -1,4 +1,4 @@
-"""Pictures of version 1: backgrounds, tints and styles do what their names say, and scenes are seeded."""
+"""Pictures: backgrounds, tints and styles do what their names say, and scenes are seeded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from styles import PAPER, STYLES
 from tints import TINTS, main_colour, tint
 
 PX = 128
-V1 = MIXTURES["v1"]
+POCKET = MIXTURES["pocket"]
 Pixels = NDArray[np.int64]
 
 
@@ -32,7 +32,7 @@ def painter(glyphs: GlyphSource) -> Painter:
 
 @pytest.fixture(scope="module")
 def some_scenes(glyphs: GlyphSource, ten: frozenset[str]) -> list[Scene]:
-    few = replace(V1, concepts=ten)
+    few = replace(POCKET, concepts=ten)
     return [scene_at(index, 5, glyphs, PX, few) for index in range(120)]
 
 
@@ -52,7 +52,7 @@ def covered(scene: Scene) -> NDArray[np.bool_]:
 def test_a_scene_depends_on_seed_and_number_alone(
     ten_font: Path, painter: Painter, glyphs: GlyphSource, ten: frozenset[str], some_scenes: list[Scene]
 ) -> None:
-    fresh, few = GlyphSource(ten_font), replace(V1, concepts=ten)
+    fresh, few = GlyphSource(ten_font), replace(POCKET, concepts=ten)
     for index in (119, 7, 0):
         again = scene_at(index, 5, fresh, PX, few)
         assert again == some_scenes[index]

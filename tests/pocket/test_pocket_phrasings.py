@@ -1,4 +1,4 @@
-"""Captions of version 1 say all that the plan says, in good English, in words that name one concept each."""
+"""Captions say all that the plan says, in good English, in words that name one concept each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from styles import STYLES
 from tints import TINTS
 from words import MAIN_WORDS, SYNONYMS, concept_of_word, main_word, plural, with_article
 
-V1 = MIXTURES["v1"]
+POCKET = MIXTURES["pocket"]
 WORDS: dict[str, list[str]] = {name: [] for name in all_concepts()}
 for _word, _concept in concept_of_word().items():
     WORDS[_concept].append(_word)
@@ -34,7 +34,7 @@ for _word, _concept in concept_of_word().items():
 @pytest.fixture(scope="module")
 def captioned() -> list[tuple[Plan, str]]:
     rng = random.Random(8)
-    plans = [draw_allowed_plan(rng, V1) for _ in range(2500)]
+    plans = [draw_allowed_plan(rng, POCKET) for _ in range(2500)]
     return [(plan, caption(plan, rng)) for plan in plans]
 
 

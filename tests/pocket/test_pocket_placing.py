@@ -1,4 +1,4 @@
-"""Boxes of version 1 agree with what the plan says, for every kind of scene and every concept."""
+"""Boxes agree with what the plan says, for every kind of scene and every concept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from plans import PLACES, Part, Plan, casts, draw_plan
 from stage import Thing
 
 PX = 128
-V1 = MIXTURES["v1"]
+POCKET = MIXTURES["pocket"]
 Placed = list[tuple[Plan, tuple[Thing, ...]]]
 
 
@@ -23,7 +23,7 @@ def placed(shapes: GlyphSource) -> dict[str, Placed]:
     rng = random.Random(4)
     found: dict[str, Placed] = {}
     for kind in casts():
-        plans = [draw_plan(rng, kind, V1) for _ in range(100)]
+        plans = [draw_plan(rng, kind, POCKET) for _ in range(100)]
         found[kind] = [(plan, place(plan, shapes, PX, rng)) for plan in plans]
     return found
 
@@ -160,7 +160,7 @@ def test_chasers_look_at_whom_they_chase(placed: dict[str, Placed]) -> None:
 
 def test_places_scale_with_the_picture(shapes: GlyphSource) -> None:
     for kind in casts():
-        plan = draw_plan(random.Random(kind), kind, V1)
+        plan = draw_plan(random.Random(kind), kind, POCKET)
         small, large = (place(plan, shapes, px, random.Random(7)) for px in (128, 256))
         for a, b in zip(small, large, strict=True):
             assert abs(2 * a.x - b.x) <= 4 and abs(2 * a.y - b.y) <= 4, kind

@@ -1,4 +1,4 @@
-"""Plans of version 1: the mixture's shares, who does what, and tables without misprints."""
+"""Plans: the mixture's shares, who does what, and tables without misprints."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from tints import TINTABLE, TINTS
 from visibility import HIDES, SWALLOWS
 from words import MAIN_WORDS, SYNONYMS, UNCOUNTED
 
-V1 = MIXTURES["v1"]
+POCKET = MIXTURES["pocket"]
 
 
 @pytest.fixture(scope="module")
 def plans() -> list[Plan]:
     rng = random.Random(1)
-    return [draw_plan(rng, draw_kind(rng, V1), V1) for _ in range(4000)]
+    return [draw_plan(rng, draw_kind(rng, POCKET), POCKET) for _ in range(4000)]
 
 
 def test_every_table_names_concepts_that_exist() -> None:
@@ -56,15 +56,15 @@ def test_every_table_names_concepts_that_exist() -> None:
 
 
 def test_a_mixture_is_plain_data_with_known_names() -> None:
-    assert V1.concepts == set(all_concepts()) and set(V1.backgrounds) == set(BACKGROUNDS)
-    assert set(V1.kinds) == set(casts()) and set(V1.styles) == set(STYLES)
-    assert sum(V1.kinds.values()) == pytest.approx(1)
+    assert POCKET.concepts == set(all_concepts()) and set(POCKET.backgrounds) == set(BACKGROUNDS)
+    assert set(POCKET.kinds) == set(casts()) and set(POCKET.styles) == set(STYLES)
+    assert sum(POCKET.kinds.values()) == pytest.approx(1)
     assert all(set(style.backgrounds) <= set(BACKGROUNDS) for style in STYLES.values())
 
 
 def test_shares_are_those_of_the_mixture(plans: list[Plan]) -> None:
     kinds, grounds = Counter(p.kind for p in plans), Counter(p.background for p in plans)
-    for kind, weight in V1.kinds.items():
+    for kind, weight in POCKET.kinds.items():
         assert abs(kinds[kind] / len(plans) - weight) < 0.02, kind
     assert all(0.035 < grounds[name] / len(plans) < 0.075 for name in BACKGROUNDS)
     styles = Counter(p.style for p in plans)
@@ -104,12 +104,12 @@ def test_no_plan_promises_what_its_picture_cannot_show(plans: list[Plan]) -> Non
 
 
 def test_a_few_concepts_give_the_kinds_that_they_suffice_for(ten: frozenset[str]) -> None:
-    few = replace(V1, concepts=ten)
+    few = replace(POCKET, concepts=ten)
     assert set(casts()) - set(possible_kinds(few)) == {"wearing"}
     rng = random.Random(2)
     for _ in range(300):
         assert set(draw_allowed_plan(rng, few).concepts) <= ten
-    bears = replace(V1, concepts=frozenset({"bear", "teddy bear"}))
+    bears = replace(POCKET, concepts=frozenset({"bear", "teddy bear"}))
     with pytest.raises(ValueError, match="too few concepts"):
         draw_plan(rng, "pair", bears)
 

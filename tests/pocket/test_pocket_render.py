@@ -15,7 +15,7 @@ Run = tuple[Path, list[dict[str, str]], list[dict[str, object]]]
 
 
 def render_to(output: Path, font: Path, ten: frozenset[str], scenes: int = 40) -> None:
-    render.render(output, scenes, 64, seed=9, font=font, only=ten)
+    render.render(output, scenes, 64, seed=9, font=font, only=ten, mixture="quick")
 
 
 def read_lines(path: Path) -> list[dict[str, object]]:
@@ -71,10 +71,19 @@ def test_command_line_and_refusal_to_mix_two_data_sets(
         render.main()
 
 
-def test_version_1_is_chosen_by_its_mixture(
+def test_the_mixture_decides_what_is_shown(
     tmp_path: Path, ten_font: Path, ten: frozenset[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = ["render.py", str(tmp_path / "data"), "--scenes", "6", "--mixture", "v1", "--font", str(ten_font)]
+    line = [
+        "render.py",
+        str(tmp_path / "data"),
+        "--scenes",
+        "6",
+        "--mixture",
+        "quick",
+        "--font",
+        str(ten_font),
+    ]
     monkeypatch.setattr(sys, "argv", [*line, "--only", *sorted(ten)])
     render.main()
     assert Image.open(tmp_path / "data" / "000" / "000005.png").size == (128, 128)
@@ -82,7 +91,9 @@ def test_version_1_is_chosen_by_its_mixture(
     rows = read_lines(tmp_path / "data" / "metadata.jsonl")
     assert [row["text"] for row in rows] == [scene["text"] for scene in scenes]
     assert {"kind", "objects", "count", "relation", "verb", "style", "background"} < set(scenes[0])
-    render.render(tmp_path / "longer", 8, 128, 0, ten_font, ten, "v1")
+    assert {scene["kind"] for scene in scenes} == {"single"}
+    assert all(scene["objects"][0]["size"] == "big" for scene in scenes)
+    render.render(tmp_path / "longer", 8, 128, 0, ten_font, ten, "quick")
     for name in (f"000/00000{number}.png" for number in range(6)):
         assert (tmp_path / "data" / name).read_bytes() == (tmp_path / "longer" / name).read_bytes()
 

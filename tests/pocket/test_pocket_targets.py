@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-import compare_targets
 from compare_targets import FIGURES, SAME, TARGETS, rows_of, table, write_prompts
+from suite import questions_of_ten
 
 from t2i.config import TrainConfig, flag_of
-from t2i.evaluation.questions import understand
+from t2i.evaluation.questions import read_questions
 
 
 def report(adherence: float, fid: float | None) -> dict[str, Any]:
@@ -33,9 +34,6 @@ def test_the_targets_differ_in_the_target_alone() -> None:
     assert {name for name in SAME if name.startswith("--")} <= known
 
 
-def test_every_prompt_can_be_judged(tmp_path: Any) -> None:
-    write_prompts(tmp_path / "prompts.txt")
-    lines = (tmp_path / "prompts.txt").read_text().splitlines()
-    assert len(set(lines)) == 120 == len(compare_targets.TEN) * len(compare_targets.BACKGROUNDS)
-    asked = [{question.category for question in understand(line)} for line in lines]
-    assert all("colours" in categories for categories in asked), lines[0]
+def test_what_is_asked_is_the_suite_of_the_ten(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "prompts.jsonl")
+    assert list(read_questions(str(tmp_path / "prompts.jsonl"))) == questions_of_ten()

@@ -1,25 +1,22 @@
-"""The recogniser's two networks; both turn pictures into `Findings`.
+"""The recogniser's network: pictures of 128 px in, `Findings` out.
 
-Version 0, `GridRecogniser`: which concept has its middle in which cell of a 64 px picture, and the colour
-behind. Version 1, `InstanceRecogniser`: every single thing of a 128 px picture with its own colour, the
-background and the style. Each thing is a peak in a map of centres, as in CenterNet (Zhou et al. 2019,
-arXiv:1904.07850), and the cell of the peak names it.
+It finds every single thing with its own colour, the background and the style. Each thing is a peak in a map
+of centres, as in CenterNet (Zhou et al. 2019, arXiv:1904.07850), and the cell of the peak names it.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from t2i.evaluation.findings import GRID, PICTURE_PX, TELLS_OF, Findings, Found
+from t2i.evaluation.findings import PICTURE_PX, Findings, Found
 
-NOTHING = 0  # class of a cell in which no thing has its middle, and of no style
+NOTHING = 0  # class of no style
 TIE = 1e-6  # far below what any score means, far above the rounding of fp32
 OWN_COLOURS = 0  # class of a thing that has been given no colour
 
@@ -50,125 +47,8 @@ def _convolution(channels_in: int, channels_out: int, stride: int) -> nn.Sequent
     )
 
 
-class Recogniser(nn.Module):
-    """What both networks have in common.
-
-    Attributes:
-        version: 0 or 1.
-        picture_px: Pictures of other sizes are resized to this first.
-        found_from: Probability from which a thing counts as found.
-        concepts: Names of the things, in the order of their classes.
-        backgrounds: Names of the backgrounds, in the order of their classes.
-        features_width: Numbers that `features` gives.
-    """
-
-    version: ClassVar[int]
-    picture_px: ClassVar[int]
-    found_from: ClassVar[float]
-    concepts: tuple[str, ...]
-    backgrounds: tuple[str, ...]
-    features_width: int
-
-    @property
-    def tells(self) -> frozenset[str]:
-        """What this network can be asked about."""
-        return TELLS_OF[self.version]
-
-    @abstractmethod
-    def features(self, pixels: Tensor) -> Tensor:
-        """The last layer before the answers, averaged over the picture: (B, 3, px, px) → (B, width)."""
-
-    @abstractmethod
-    def read(self, pixels: Tensor) -> list[Findings]:
-        """Say what pictures of the network's own size show: (B, 3, px, px), -1...1."""
-
-    @torch.inference_mode()
-    def recognise(self, pictures: np.ndarray, batch_size: int = 256) -> list[Findings]:
-        """Say what pictures show.
-
-        Args:
-            pictures: (B, height, width, 3), 0...255.
-            batch_size: How many to look at together; does not change the answer.
-
-        Returns:
-            One `Findings` a picture.
-        """
-        self.eval()
-        size = (self.picture_px, self.picture_px)
-        findings: list[Findings] = []
-        for start in range(0, len(pictures), batch_size):
-            pixels = torch.from_numpy(np.array(pictures[start : start + batch_size]))
-            pixels = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
-            if pixels.shape[-2:] != size:
-                pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
-            findings += self.read(pixels)
-        return findings
-
-
-class GridRecogniser(Recogniser):
-    """Version 0, a grid detector: every cell names the thing whose middle it lies in, or nothing.
-
-    Args:
-        concepts: Names of the things, in the order of the classes after "nothing".
-        backgrounds: Names of the background colours, in the order of the classes.
-    """
-
-    version, picture_px, found_from = 0, PICTURE_PX, 0.5
-
-    def __init__(self, concepts: Sequence[str], backgrounds: Sequence[str]) -> None:
-        super().__init__()
-        self.concepts, self.backgrounds = tuple(concepts), tuple(backgrounds)
-        self.features_width = 128
-        # Starting from 4 x 4 patches is a third cheaper than two halving convolutions and sees as well.
-        patches = (nn.PixelUnshuffle(4), _convolution(48, 64, 1), Block(64))
-        self.body = nn.Sequential(*patches, _convolution(64, 128, 2), Block(128), Block(128), Block(128))
-        self.cells = nn.Conv2d(128, 1 + len(self.concepts), 1)
-        self.background = nn.Linear(128, len(self.backgrounds))
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Look at pictures.
-
-        Args:
-            pixels: (B, 3, 64, 64), -1...1.
-
-        Returns:
-            Logits of the cells (B, 1 + concepts, 8, 8), class 0 meaning nothing, and of the background
-            (B, backgrounds).
-        """
-        features = self.body(pixels)
-        return self.cells(features), self.background(features.mean(dim=(2, 3)))
-
-    def features(self, pixels: Tensor) -> Tensor:
-        """(B, 3, 64, 64) → (B, 128)."""
-        averaged: Tensor = self.body(pixels).mean(dim=(2, 3))
-        return averaged
-
-    def read(self, pixels: Tensor) -> list[Findings]:
-        """Each concept at most once."""
-        cells, background = self(pixels)
-        names = [self.backgrounds[int(k)] for k in background.argmax(dim=1)]
-        return [
-            Findings(self._read_cells(grid), name)
-            for grid, name in zip(cells.softmax(dim=1), names, strict=True)
-        ]
-
-    def _read_cells(self, probabilities: Tensor) -> tuple[Found, ...]:
-        """Turn (1 + concepts, 8, 8) probabilities into findings; the centre is the cells' weighted mean."""
-        scores = probabilities.flatten(1).max(dim=1).values
-        middles = (torch.arange(GRID) + 0.5) * (PICTURE_PX / GRID)
-        found = []
-        for index in torch.nonzero(scores >= self.found_from).flatten().tolist():
-            if index == NOTHING:
-                continue
-            weight = probabilities[index] / probabilities[index].sum()
-            x = float((weight.sum(dim=0) * middles).sum())
-            y = float((weight.sum(dim=1) * middles).sum())
-            found.append(Found(self.concepts[index - 1], float(scores[index]), x, y))
-        return tuple(sorted(found, key=lambda one: -one.score))
-
-
 class Answers(NamedTuple):
-    """Logits of `InstanceRecogniser`.
+    """Logits of `Recogniser`.
 
     Attributes:
         centres: Whether a thing has its centre in this cell, (B, 16, 16).
@@ -185,8 +65,8 @@ class Answers(NamedTuple):
     style: Tensor
 
 
-class InstanceRecogniser(Recogniser):
-    """Version 1, a detector of single things.
+class Recogniser(nn.Module):
+    """A detector of single things.
 
     Args:
         concepts: Names of the things, in the order of the classes.
@@ -194,9 +74,16 @@ class InstanceRecogniser(Recogniser):
         colours: Names of the colours that things can be given, in the order of the classes after "its own".
         styles: Names of the styles, in the order of the classes after "none".
         widths: Channels at a quarter, an eighth and a sixteenth of the picture's resolution.
+
+    Attributes:
+        picture_px: Pictures of other sizes are resized to this first.
+        found_from: Probability from which a thing counts as found.
+        cells: Of the map of centres, along a side.
+        own_widths: `widths` of the recogniser that ships.
+        features_width: Numbers that `features` gives.
     """
 
-    version, picture_px, found_from = 1, 128, 0.35
+    picture_px, found_from = 128, 0.35
     cells = 16  # along a side, 8 px each: things of a kind have their centres at least 16 px apart
     own_widths = (64, 128, 160)  # 1.9 M numbers: under 4 MB in fp16
 
@@ -250,8 +137,30 @@ class InstanceRecogniser(Recogniser):
         """(B, 3, 128, 128) → (B, width)."""
         return self._body(pixels).mean(dim=(2, 3))
 
+    @torch.inference_mode()
+    def recognise(self, pictures: np.ndarray, batch_size: int = 256) -> list[Findings]:
+        """Say what pictures show.
+
+        Args:
+            pictures: (B, height, width, 3), 0...255.
+            batch_size: How many to look at together; does not change the answer.
+
+        Returns:
+            One `Findings` a picture.
+        """
+        self.eval()
+        size = (self.picture_px, self.picture_px)
+        findings: list[Findings] = []
+        for start in range(0, len(pictures), batch_size):
+            pixels = torch.from_numpy(np.array(pictures[start : start + batch_size]))
+            pixels = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+            if pixels.shape[-2:] != size:
+                pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
+            findings += self.read(pixels)
+        return findings
+
     def read(self, pixels: Tensor) -> list[Findings]:
-        """Every thing on its own."""
+        """Say what pictures of the network's own size show: (B, 3, 128, 128), -1...1."""
         return self.findings(self(pixels))
 
     def findings(self, answers: Answers) -> list[Findings]:
@@ -283,7 +192,6 @@ class InstanceRecogniser(Recogniser):
                 tuple(sorted(found[row], key=lambda one: -one.score)),
                 self.backgrounds[int(backgrounds[row])],
                 None if int(styles[row]) == NOTHING else self.styles[int(styles[row]) - 1],
-                self.tells,
             )
             for row in range(len(centres))
         ]

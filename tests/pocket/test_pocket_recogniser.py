@@ -1,4 +1,4 @@
-"""The judge of version 1: its targets, its answers, its training, and that it learns."""
+"""The judge: its targets, its answers, its training, and that it learns."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import recogniser_examples
 import spoiling
 import torch
 import train_recogniser
+from backgrounds import FLAT
 from composing import compose
 from glyphs import GlyphSource, all_concepts
 from judging import contradicted, judge_plans, spoilt
@@ -20,17 +21,17 @@ from mixtures import MIXTURES, Mixture
 from plans import Part, Plan
 from recogniser_examples import UNKNOWN, Examples, natural_colour, targets_of, things_of
 from suite import held_out_plans, question_of
-from tints import TINTS
+from tints import NATURAL, NEARLY_THE_SAME, TINTABLE, TINTS, tint
 
 from t2i.evaluation.adherence import is_right
 from t2i.evaluation.recogniser import (
     Findings,
-    InstanceRecogniser,
     Recogniser,
     load_recogniser,
     save_recogniser,
 )
-from t2i.evaluation.recogniser_networks import Answers
+from t2i.evaluation.recogniser_network import Answers
+from t2i.evaluation.vocabulary import read_vocabulary
 
 NARROW = (16, 32, 24)
 CONCEPTS = list(all_concepts())
@@ -38,7 +39,7 @@ CONCEPTS = list(all_concepts())
 
 @pytest.fixture(scope="module")
 def ten_mixture(ten: frozenset[str]) -> Mixture:
-    return replace(MIXTURES["v1"], concepts=ten)
+    return replace(MIXTURES["pocket"], concepts=ten)
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +67,8 @@ def answers_of(data: Examples) -> Answers:
 class Oracle(Recogniser):
     """Answers with what was drawn, read from targets by the network's own rules."""
 
-    version, picture_px, found_from = 1, 128, 0.35
-
     def __init__(self, things: list[np.ndarray]) -> None:
-        super().__init__()
+        super().__init__(CONCEPTS, (), (), (), NARROW)
         self.things = torch.from_numpy(np.stack(things))
 
     def read(self, pixels: torch.Tensor) -> list[Findings]:
@@ -121,6 +120,25 @@ def test_a_thing_has_the_colour_that_it_has_by_nature(glyphs: GlyphSource) -> No
     assert natural_colour("dog", glyphs) is None and natural_colour("panda", glyphs) is None
 
 
+def test_the_table_of_natural_colours_says_what_a_tint_hardly_changes(
+    glyphs: GlyphSource, ten: frozenset[str]
+) -> None:
+    def change(concept: str, colour: str) -> float:
+        own, tinted = (
+            np.asarray(picture, dtype=float)
+            for picture in (glyphs.full(concept), tint(glyphs.full(concept), colour))
+        )
+        return float(np.abs(tinted - own)[own[..., 3] > 200][:, :3].mean())
+
+    known = ten & TINTABLE
+    changes = {concept: {colour: change(concept, colour) for colour in TINTS} for concept in known}
+    nearest = {concept: min(row, key=row.__getitem__) for concept, row in changes.items()}
+    assert {concept: NATURAL[concept] for concept in known & set(NATURAL)} == {
+        concept: colour for concept, colour in nearest.items() if changes[concept][colour] < NEARLY_THE_SAME
+    }
+    assert set(NATURAL) <= TINTABLE and len(known & set(NATURAL)) >= 3
+
+
 def test_moving_moves_the_boxes_along() -> None:
     torch.manual_seed(1)
     pixels, boxes = torch.zeros(8, 3, 128, 128), torch.zeros(8, 1, 6)
@@ -136,9 +154,7 @@ def test_moving_moves_the_boxes_along() -> None:
 
 
 def test_spoiling_changes_no_colour_name(glyphs: GlyphSource) -> None:
-    from captions import BACKGROUNDS
-
-    names, values = list(BACKGROUNDS), np.array(list(BACKGROUNDS.values()), dtype=np.uint8)
+    names, values = list(FLAT), np.array(list(FLAT.values()), dtype=np.uint8)
     plain = values[:, None, None].repeat(128, 1).repeat(128, 2)
     means = spoilt(plain).mean(axis=(1, 2))
     nearest = np.linalg.norm(means[:, None] - values[None], axis=2).argmin(axis=1)
@@ -146,12 +162,14 @@ def test_spoiling_changes_no_colour_name(glyphs: GlyphSource) -> None:
     assert np.abs(spoilt(plain).astype(int) - plain).mean() > 2
 
 
-def test_weights_of_version_1_survive_a_round_trip(tmp_path: Path, examples: Examples) -> None:
+def test_weights_survive_a_round_trip(
+    tmp_path: Path, examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     model, path = train_recogniser.new_judge(), tmp_path / "judge.safetensors"
     save_recogniser(model, path)
-    loaded = load_recogniser(path, train_recogniser.FOLDER / "vocabulary.json")
-    assert isinstance(loaded, InstanceRecogniser) and loaded.widths == model.widths
+    loaded = load_recogniser(path)
+    assert loaded.widths == model.widths
     assert (loaded.backgrounds, loaded.colours, loaded.styles) == (
         model.backgrounds, model.colours, model.styles,
     )  # fmt: skip
@@ -159,8 +177,10 @@ def test_weights_of_version_1_survive_a_round_trip(tmp_path: Path, examples: Exa
     pixels = examples.pictures[:2].permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.no_grad():
         assert torch.allclose(loaded(pixels).concepts, model.eval()(pixels).concepts, atol=2e-2)
-    with pytest.raises(ValueError, match="other concepts"):
-        load_recogniser(path)  # with the vocabulary of version 0
+    other = replace(read_vocabulary(), concepts={"dog": ()})
+    monkeypatch.setattr("t2i.evaluation.recogniser.read_vocabulary", lambda: other)
+    with pytest.raises(ValueError, match="other classes"):
+        load_recogniser(path)
 
 
 COURSE = train_recogniser.Course(steps=4, batch_size=4, scenes=48, save_every=2)
@@ -217,6 +237,17 @@ def test_the_figures_tell_a_seeing_judge_from_a_blind_one(glyphs: GlyphSource) -
         def __init__(self) -> None:
             super().__init__([np.zeros((5, 6), dtype=np.float32)] * 12)
 
+    class Seeing(Oracle):
+        """Is shown the true scenes, the same ones spoilt, and the wrong ones, in this order."""
+
+        def __init__(self) -> None:
+            things = [things_of(compose(plan, glyphs, 128, random.Random(1)), glyphs) for plan in plans]
+            others = [things_of(compose(plan, glyphs, 128, random.Random(1)), glyphs) for plan in wrong]
+            super().__init__([*things, *things, *others])
+
+    figures = judge_plans(Seeing(), plans, glyphs, 1)
+    assert all(row["right"]["percent"] == row["right, spoilt"]["percent"] == 100 for row in figures.values())
+    assert all(row["wrongly right"]["percent"] == 0 for row in figures.values())
     figures = judge_plans(Blind(), plans, glyphs, 1)
     assert set(figures) == {"single object", "counting", "position", "attribute binding"}
     assert all(column["right"] == 0 for row in figures.values() for column in row.values())
