@@ -98,7 +98,7 @@ def test_captions(folder: Path) -> None:
 
 
 def test_captions_are_counted_in_tokens_of_a_model(folder: Path) -> None:
-    (folder / "0.txt").write_text("brontosauruses " * 30)
+    (folder / "0.txt").write_text("zyzzyvas " * 30)
     assert "long-caption" not in found_in(folder)
     assert found_in(folder, model="pocket")["long-caption"] == ["0.png"]
 
