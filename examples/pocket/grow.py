@@ -91,6 +91,10 @@ def main() -> None:
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to make")
     options = parser.parse_args()
+    needed = (options.old / "t2i.json", options.vae / "config.json", options.data / "metadata.jsonl")
+    for path in needed:
+        if not path.is_file():
+            parser.error(f"{path} is missing: --old is a model, --vae an autoencoder, --data rendered scenes")
     torch.manual_seed(0)
     with (options.data / "metadata.jsonl").open(encoding="utf-8") as file:
         captions = [json.loads(line)["text"] for line in file]

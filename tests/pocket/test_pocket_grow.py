@@ -65,6 +65,16 @@ def test_the_folder_holds_the_old_unet_and_the_words_of_the_new_captions(
     )
 
 
+def test_a_folder_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["grow.py", "--old", "nowhere", "--vae", "x", "--data", "y", "-o", str(tmp_path / "start")]
+    monkeypatch.setattr(sys, "argv", line)
+    with pytest.raises(SystemExit):
+        grow.main()
+    assert "nowhere/t2i.json is missing" in capsys.readouterr().err and not (tmp_path / "start").exists()
+
+
 def test_the_suite_is_rendered_as_its_prompts_say(
     tmp_path: Path, ten_font: Path, ten: frozenset[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
