@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from tiny_models import make_tokenizer
 
 from t2i.conditioning import Conditioning, frame_chunk, join, split_into_chunks
+from t2i.families import kindred
+from t2i.families.kindred import words_instead
 from t2i.families.prompts import explain_prompt, prompt_chunks, prompt_pieces, words_in
 
 
@@ -68,6 +70,42 @@ def test_explain_names_unknown_words_and_their_neighbours():
     assert len(told.chunks) == 1 and told.chunks[0][0] == "a"
     assert all("\n" not in line for line in told) and list(told) == told.lines()
     assert explain_prompt(tokenizer, "zebra").unknown == {}
+
+
+@pytest.mark.parametrize(
+    ("word", "instead"),
+    [
+        ("quokka", ["kangaroo", "wallaby", "koala"]),  # alike, the nearest first
+        ("quokkas", ["kangaroo", "wallaby", "koala"]),
+        ("trumpte", ["trumpet"]),  # a slip of the pen
+        ("ambulence", ["ambulance"]),
+        ("lorries", ["truck", "fire engine"]),  # a phrase whose words are all known
+        ("xylitol", []),
+    ],
+)
+def test_a_word_never_seen_is_answered_with_what_is_known(word: str, instead: list[str]):
+    known = {
+        "kangaroo",
+        "wallaby",
+        "koala",
+        "trumpet",
+        "truck",
+        "fire",
+        "engine",
+        "ambulance",
+        "quick",
+        "police",
+    }
+    offered = words_instead(word, known)
+    assert offered[: len(instead)] == instead and bool(offered) == bool(instead)
+    assert all(part in known for phrase in offered for part in phrase.split())
+
+
+def test_the_lists_of_kindred_words_can_be_read_and_hold_each_word_once_a_line():
+    rows = kindred._rows()
+    assert len(rows) > 50
+    for row in rows:
+        assert len(set(row)) == len(row) and all(word == word.strip().lower() and word for word in row)
 
 
 @pytest.mark.parametrize(

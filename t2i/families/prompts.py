@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from t2i.conditioning import frame_chunk, split_into_chunks
+from t2i.families.kindred import words_instead
 
 END_OF_WORD = "</w>"
 PUNCTUATION = ".,;:!?\"'()"
@@ -21,7 +21,7 @@ class Explanation:
         chunks: The tokens of each chunk, as text, without marks and padding.
         ids: The token ids in the same order.
         chunk_length: Ids a chunk holds, its two marks included.
-        unknown: Words never seen in training → the nearest known words. Empty if the model keeps no list.
+        unknown: As of `unknown_words`.
     """
 
     chunks: tuple[tuple[str, ...], ...]
@@ -42,11 +42,7 @@ class Explanation:
             lines.append(
                 f"chunk {number}: {len(tokens)} of {self.chunk_length - 2} places: {shown or '(empty)'}"
             )
-        for word, near in self.unknown.items():
-            lines.append(
-                f"never seen in training: {word}" + (f"; nearest: {', '.join(near)}" if near else "")
-            )
-        return lines
+        return lines + unknown_lines(self.unknown)
 
 
 def words_in(text: str) -> list[str]:
@@ -89,15 +85,28 @@ def explain_prompt(tokenizer: Any, prompt: str, known_words: Sequence[str] = ())
     """Tokens, chunks, and the words of `prompt` that are not among `known_words` (if there are any)."""
     pieces = prompt_pieces(tokenizer, prompt)
     texts = [tokenizer.convert_ids_to_tokens(piece) for piece in pieces]
-    unknown: dict[str, list[str]] = {}
-    if known_words:
-        known = {word.lower() for word in known_words}
-        for word in words_in(prompt):
-            if word not in known and word not in unknown:
-                unknown[word] = difflib.get_close_matches(word, sorted(known), n=3, cutoff=0.6)
     return Explanation(
         tuple(tuple(token.removesuffix(END_OF_WORD) for token in chunk) for chunk in texts),
         tuple(tuple(piece) for piece in pieces),
         tokenizer.model_max_length,
-        unknown,
+        unknown_words(prompt, known_words),
     )
+
+
+def unknown_words(prompt: str, known_words: Sequence[str]) -> dict[str, list[str]]:
+    """Words of a prompt that were never seen in training → what the model would understand instead.
+
+    Empty if the model keeps no list of known words.
+    """
+    known = {word.lower() for word in known_words}
+    words = words_in(prompt) if known else ()
+    return {word: words_instead(word, known) for word in words if word not in known}
+
+
+def unknown_lines(unknown: Mapping[str, Sequence[str]]) -> list[str]:
+    """A line for a person on each of `unknown_words`."""
+    return [
+        f"never seen in training: {word}; "
+        + (f"instead: {', '.join(near)}" if near else "nothing near it is known")
+        for word, near in unknown.items()
+    ]
