@@ -11,7 +11,8 @@
 # are the words that the new captions have too.
 #
 # Needs t2i installed; all but --quick also the Debian package fonts-noto-color-emoji, or FONT=PATH of that font.
-# TRAIN_OPTIONS="--num-processes 2 --compile" uses a CPU with two cores best.
+# TRAIN_OPTIONS=--compile uses a CPU best: 80 pictures a second on two cores in one process; with --num-processes 2,
+# where each process steps through Muon by itself and gradients are exchanged, it was 64.
 #
 # Killed or stopped at any moment, run the same again: each stage goes on from its newest checkpoint. So
 # `timeout --signal INT 9m examples/pocket/make.sh --large` does what can be done in nine minutes.
@@ -60,7 +61,7 @@ channels() { # channels OPTION WIDTH...: an option once for each width
 # How noise levels are drawn: places and numbers are decided where there is much noise.
 noise=(--snr-gamma 0 --timestep-sampling logit_normal --logit-mean 0.5 --logit-std 1.4)
 # How the UNet learns: the text encoder with it, since a contrastive one alone tends to a bag of words.
-unet=("${noise[@]}" --train-text-encoder --save-dtype fp16 --optimizer muon --learning-rate 0.001 --lr-decay 0.3)
+unet=("${noise[@]}" --train-text-encoder --save-dtype fp16 --optimizer muon --lr-decay 0.3)
 prompts=(--sample-prompts "a corgi playing a trumpet" --sample-prompts "a teddy bear riding a skateboard in the city"
   --sample-prompts "a red dragon wearing a crown at night" --sample-prompts "three apples on a blue background"
   --sample-prompts "a red car to the left of a green cup" --sample-prompts "a cat on the beach"
@@ -80,7 +81,7 @@ case $kind in
     t2i eval "$folder/model" --prompts "$folder/prompts.jsonl" --num-images 2 -o "$folder/eval" --overwrite
     ;;
   pocket)
-    render --scenes 80000 --size 64 ${FONT:+--font "$FONT"}
+    render --scenes 100000 --size 64 ${FONT:+--font "$FONT"}
     vae=($(channels --vae-channels 16 32 128))
     [ -n "$start" ] && vae=(--model "$start")
     train vae "${vae[@]}" --resolution 64 --vae-crop 32 --batch-size 32 --kl-weight 0.0001 \
@@ -94,8 +95,8 @@ case $kind in
         --ema-decay 0.99 --checkpointing-steps 100
       unet+=($(channels --unet-channels 64 128 192))
     fi
-    train unet "${unet[@]}" "${prompts[@]}" --resolution 64 --batch-size 64 --steps "${UNET_STEPS:-20000}" \
-      --lr-warmup-steps 100 --ema-decay 0.998 --checkpointing-steps 200
+    train unet "${unet[@]}" "${prompts[@]}" --resolution 64 --batch-size 128 --steps "${UNET_STEPS:-10000}" \
+      --learning-rate 0.0014 --lr-warmup-steps 100 --ema-decay 0.998 --checkpointing-steps 200
     ;;
   large)
     render --scenes 160000 --size 128 ${FONT:+--font "$FONT"}
@@ -105,7 +106,7 @@ case $kind in
     train clip --resolution 128 --batch-size 256 --steps 800 --learning-rate 0.001 --lr-warmup-steps 50 \
       --ema-decay 0.99 --checkpointing-steps 400
     train unet "${unet[@]}" "${prompts[@]}" --resolution 128 $(channels --unet-channels 64 128 224) --batch-size 512 \
-      --latent-weighting decoder --steps "${UNET_STEPS:-10000}" --lr-warmup-steps 200 --ema-decay 0.999 \
+      --learning-rate 0.001 --latent-weighting decoder --steps "${UNET_STEPS:-10000}" --lr-warmup-steps 200 --ema-decay 0.999 \
       --checkpointing-steps 500 --sample-steps 1000
     ;;
 esac

@@ -75,6 +75,8 @@ class TrainUNet:
         )
         # Explicit attention beats the fused kernel on short sequences on a CPU, backward above all.
         self.unet.set_attn_processor(AttnProcessor())
+        if device.type == "cpu" and config.train_text_encoder:
+            self.text_encoder.set_attn_implementation("eager")
         self.unet.to(device, memory_format=torch.channels_last).train().requires_grad_(True)
         # Sample sheets have shapes of their own and stay with the module as it is.
         self._unet_in_training = compiled(self.unet) if config.compile else self.unet
