@@ -30,8 +30,9 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "flow": ("--prediction-type", "flow_prediction"),
 }
 SAME = (
-    "--unet-channels", "64", "--unet-channels", "128", "--batch-size", "64", "--learning-rate", "0.002",
-    "--lr-warmup-steps", "30", "--lr-decay", "0.5", "--ema-decay", "0.98", "--train-text-encoder",
+    "--unet-channels", "48", "--unet-channels", "96", "--batch-size", "64", "--optimizer", "muon",
+    "--learning-rate", "0.002", "--lr-warmup-steps", "20", "--lr-decay", "0.6", "--ema-decay", "0.97",
+    "--train-text-encoder",
     "--snr-gamma", "0", "--timestep-sampling", "logit_normal", "--logit-mean", "0.5", "--logit-std", "1.4",
     "--sample-steps", "1000000", "--checkpointing-steps", "100", "--memorisation-samples", "0",
     "--report-to", "none",
@@ -130,7 +131,7 @@ def main() -> None:
     parser.add_argument(
         "--targets", nargs="+", choices=TARGETS, default=list(TARGETS), help="what to compare"
     )
-    parser.add_argument("--steps", type=int, default=600, help="training steps of each UNet")
+    parser.add_argument("--steps", type=int, default=310, help="training steps of each UNet")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each target, with seeds 0, 1, …")
     parser.add_argument("--sampling-steps", type=int, nargs="+", default=[10, 20, 50], help="to draw with")
     parser.add_argument("--images", type=int, default=2, help="pictures of each prompt")

@@ -63,7 +63,7 @@ MIXTURES = {
     "quick": Mixture(
         kinds={"single": 1.0},
         concepts=TEN,
-        backgrounds=dict.fromkeys(FLAT, 1.0),
+        backgrounds=dict.fromkeys(("white", "yellow", "green", "blue"), 1.0),
         styles={},
         size="big",
     ),

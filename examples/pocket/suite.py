@@ -130,11 +130,11 @@ def drawn_plans(mixture: Mixture, per_category: int) -> list[Plan]:
 
 
 def questions_of_ten() -> list[Question]:
-    """For each of the ten things on every colour, large as they were learnt: which thing, which colour?"""
+    """For each of the ten things on its colours, large as they were learnt: which thing, which colour?"""
     mixture = MIXTURES["quick"]
     questions = []
     for thing in sorted(mixture.concepts):
-        for colour in (name for name in backgrounds.FLAT if thing not in HIDES.get(name, ())):
+        for colour in (name for name in mixture.backgrounds if thing not in HIDES.get(name, ())):
             prompt = plain_caption(Plan("single", (Part(thing, size=mixture.size),), colour))
             questions.append(Question(prompt, "single object", (thing,)))
             questions.append(Question(prompt, "colours", (thing,), colour))

@@ -81,7 +81,7 @@ def test_every_prompt_of_the_suite_is_understood_as_it_is_annotated() -> None:
 def test_a_suite_of_the_ten_things_is_asked_in_the_words_that_they_were_learnt_in() -> None:
     questions = suite.questions_of_ten()
     assert {q.things[0] for q in questions} == set(MIXTURES["quick"].concepts)
-    assert len({q.prompt for q in questions}) == len(questions) / 2 > 100
+    assert len({q.prompt for q in questions}) == len(questions) / 2 > 30
     rng, captions = random.Random(1), set[str]()
     for _ in range(12000):
         captions.add(caption(draw_allowed_plan(rng, MIXTURES["quick"], allow_held_out=True), rng))
