@@ -21,7 +21,6 @@ from t2i.config import GenerateConfig
 from t2i.config.loras import read_tags
 from t2i.devices import Runtime
 from t2i.errors import ModelError
-from t2i.families.prompts import unknown_lines, unknown_words
 from t2i.images import pixels_sha256
 from t2i.jobs import Job
 from t2i.memory import Room
@@ -213,14 +212,10 @@ class Easel:
             notes.append(f"decoded once more, in fp32, because it was {decoded.retried}")
         identity = {"id": self.model.id, "family": self.model.family.name, "files": self.hashes}
         recipe = recipes.make_recipe(self.own_config(job), placed, identity, runtime, pixels_sha256(pixels))
-        carried = self.adapters.get(job.prompt, Adapters())
-        recipe |= carried.recorded()
+        recipe |= self.adapters.get(job.prompt, Adapters()).recorded()
         if decoded.flat:
             recipe["image"]["flat"] = True
             notes.append("the picture is nearly one colour")
-        if job.image_index == 0 and not carried.loras:  # once a prompt; what a LoRA has seen nobody knows
-            prompt = read_tags(job.prompt)[0]
-            notes += unknown_lines(unknown_words(prompt, self.model.family.parts.known_words))
         return Picture(pixels, job.prompt, job.seed, job.index, recipe, tuple(notes))
 
 

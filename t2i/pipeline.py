@@ -20,6 +20,7 @@ from t2i.config import GenerateConfig
 from t2i.config.loras import read_tags
 from t2i.devices import Runtime
 from t2i.errors import StorageError
+from t2i.families.prompts import unknown_lines, unknown_words
 from t2i.jobs import Job, plan_jobs
 from t2i.memory import Room
 from t2i.pictures import (
@@ -116,7 +117,8 @@ def generate_each(
         on_step: See there.
         jobs: See there.
         tell: Called with a line about what was chosen.
-        warn: Called with a line about each thing that had to change; default: `tell`.
+        warn: Called with a line about each thing that had to change, and each word of a prompt that the model
+            has never seen; default: `tell`.
         room: Of the model, with what an earlier run has learnt of it. Whoever gives one restores it.
 
     Yields:
@@ -144,9 +146,14 @@ def generate_each(
     groups = _that_may_share(jobs, model, adapters, config)
     progress = Progress(on_step, sum(-(-len(group) // size) for group in groups))
     easel = Easel(config, model, runtime, weights.hash_files(model.files), progress, room, adapters)
+    told = set[str]()
     try:
         for waiting in groups:
             carry(adapters[waiting[0].prompt])
+            for line in _never_seen([job.prompt for job in waiting], model, adapters):
+                if line not in told:
+                    (warn or tell)(line)
+                told.add(line)
             while waiting:
                 together = waiting[: fit.batch_size]
                 final = fit.attempt(partial(easel.denoise, together), len(together))
@@ -160,6 +167,15 @@ def generate_each(
                 yield from outcomes
     finally:
         own_room.restore()
+
+
+def _never_seen(
+    prompts: Sequence[str], model: LoadedModel, adapters: Mapping[str, Adapters]
+) -> Iterator[str]:
+    """A line for each word that the model has never seen; what a LoRA has seen nobody knows."""
+    for prompt in dict.fromkeys(prompts):
+        if not adapters[prompt].loras:
+            yield from unknown_lines(unknown_words(read_tags(prompt)[0], model.family.parts.known_words))
 
 
 def redraw(

@@ -242,6 +242,13 @@ def test_explain_prompt_as_json(run: Run, tiny_pocket: Path) -> None:
     assert rows[0]["unknown"] == {"dgo": ["dog"]} and rows[1]["chunks"] == [["red"]]
 
 
+def test_a_word_never_seen_is_told_once(run: Run, tiny_pocket: Path) -> None:
+    drawn = run("generate", "a dgo", "a red dgo", "-m", tiny_pocket, "-N", 2, "--steps", 1, "-o", "x/")
+    assert drawn.code == 0 and drawn.err.count("never seen in training: dgo; instead: dog\n") == 1
+    known = run("generate", "a dog", "-m", tiny_pocket, "--steps", 1, "-o", "y/")
+    assert known.code == 0 and "never seen" not in known.err
+
+
 def test_show_goes_on_after_a_picture_without_recipe(run: Run, tiny_pocket: Path) -> None:
     run("generate", "a dog", "-m", tiny_pocket, "--seed", 1, "--steps", 2, "-o", "dog.png")
     result = run("show", "none.png", "dog.png")

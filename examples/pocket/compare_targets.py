@@ -61,8 +61,13 @@ def write_prompts(path: Path) -> None:
 
 def train(work: Path, output: Path, target: str, steps: int, seed: int) -> None:
     """Train one UNet; goes on from the newest checkpoint, and does nothing where it is done."""
-    done = output / "unet" / "done.json"
-    if done.is_file() and json.loads(done.read_text())["step"] >= steps:
+    asked, kept = json.dumps([*SAME, *TARGETS[target], steps, seed]), output / "asked.json"
+    if (output / "unet").is_dir() and not (kept.is_file() and kept.read_text(encoding="utf-8") == asked):
+        raise SystemExit(
+            f"compare_targets.py: {output} holds a training of other settings; name another --output"
+        )
+    kept.write_text(asked, encoding="utf-8")
+    if (output / "unet" / "done.json").is_file():
         return
     started = any((output / "unet" / "checkpoints").glob("checkpoint-*"))
     t2i(

@@ -5,7 +5,8 @@
 #
 # Without an option: 64 pixels, for a CPU. --large: 128 pixels with larger networks, for a GPU. --quick: ten glyphs that
 # are in the repository on four colours at 32 pixels, with the autoencoder of the package to begin with: every stage in
-# three minutes on two cores, and an evaluation that fails unless half of the things can be told.
+# three minutes on two cores, and an evaluation that fails unless half of the things can be told, also on their colours,
+# and three in four backgrounds are right.
 #
 # START=FOLDER (with neither option) grows out of an earlier pocket: its autoencoder and its UNet are trained on, and so
 # are the words that the new captions have too.
@@ -14,7 +15,8 @@
 # TRAIN_OPTIONS=--compile uses a CPU best: batches of 128 in one process on two cores are 80 pictures a second. (Batches
 # of 64 with --num-processes 2 were 50: each process then steps through Muon by itself, and gradients are exchanged.)
 #
-# Killed or stopped at any moment, run the same again: each stage goes on from its newest checkpoint. So
+# Killed or stopped at any moment, run the same again: each stage goes on from its newest checkpoint (there is none
+# within the short stages of --quick, which begin anew). So
 # `timeout --signal INT 9m examples/pocket/make.sh --large` does what can be done in nine minutes.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)

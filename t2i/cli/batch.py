@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -265,11 +266,10 @@ class Plan:
         tell = notice if self.config.verbose else None
         metadata, overwrite = self.config.metadata, self.config.overwrite
         lost: list[T2IError] = []
-        records = batch.draw_batch(
-            self.todo, self.folder, manifest, metadata, overwrite, limits, tell, notice
-        )
+        warn = cache(notice)  # batches of one prompt have the same to tell: each line once
+        records = batch.draw_batch(self.todo, self.folder, manifest, metadata, overwrite, limits, tell, warn)
         if self.config.is_shared:
-            records = batch.draw_shared(self.config, self.todo, self.folder, manifest, limits, tell, notice)
+            records = batch.draw_shared(self.config, self.todo, self.folder, manifest, limits, tell, warn)
         with closing(records), self._progress() as advance:
             try:
                 for record in records:

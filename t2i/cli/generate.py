@@ -84,7 +84,8 @@ def _explain(config: GenerateConfig, door: OutputConfig, notices: Sequence[str])
     for line in notices:
         notice(line)
     for prompt in config.prompts:
-        explanation = explain_prompt(tokenizer, read_tags(prompt)[0], known_words)
+        known = () if adapters[prompt].loras else known_words  # what a LoRA has seen nobody knows
+        explanation = explain_prompt(tokenizer, read_tags(prompt)[0], known)
         if door.json:
             print(json.dumps({"prompt": prompt, **asdict(explanation)}, ensure_ascii=False))
         else:

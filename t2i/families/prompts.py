@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from t2i.conditioning import frame_chunk, split_into_chunks
@@ -11,6 +13,9 @@ from t2i.families.kindred import words_instead
 
 END_OF_WORD = "</w>"
 PUNCTUATION = ".,;:!?\"'()"
+LETTERS = re.compile(r"[^\W_]+")
+POSSESSIVE = re.compile(r"['’]s$")
+LONGEST_SHOWN = 40
 
 
 @dataclass(frozen=True)
@@ -96,11 +101,23 @@ def explain_prompt(tokenizer: Any, prompt: str, known_words: Sequence[str] = ())
 def unknown_words(prompt: str, known_words: Sequence[str]) -> dict[str, list[str]]:
     """Words of a prompt that were never seen in training → what the model would understand instead.
 
+    "dog,cat" and "dog's" are taken apart where they are not words of their own, as the tokenizers do it.
     Empty if the model keeps no list of known words.
     """
-    known = {word.lower() for word in known_words}
-    words = words_in(prompt) if known else ()
-    return {word: words_instead(word, known) for word in words if word not in known}
+    known = _small(tuple(known_words))
+    unknown: dict[str, list[str]] = {}
+    for word in words_in(prompt) if known else ():
+        parts = [word] if word in known else LETTERS.findall(POSSESSIVE.sub("", word))
+        for part in parts:
+            if part not in known:
+                unknown[part[:LONGEST_SHOWN]] = list(words_instead(part, known))
+    return unknown
+
+
+@lru_cache(8)
+def _small(words: tuple[str, ...]) -> frozenset[str]:
+    """In small letters, and as `words_in` gives them."""
+    return frozenset(form for word in words for form in (word.lower(), word.lower().strip(PUNCTUATION)))
 
 
 def unknown_lines(unknown: Mapping[str, Sequence[str]]) -> list[str]:

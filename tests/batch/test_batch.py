@@ -306,6 +306,13 @@ def test_a_picture_asked_for_twice_is_drawn_once(run: Run) -> None:
     assert result.code == 0 and len(result.lines) == 1 and "asked for more than once" in result.err
 
 
+def test_a_word_never_seen_is_told_once(run: Run) -> None:
+    result = run("a dgo --n 3\na dgo --d 9\na dog --steps 1\na dgo --steps 1\n", "--batch-size", 1)
+    assert result.code == 0, result.err
+    assert result.err.count("never seen in training: dgo; instead: dog\n") == 1
+    assert not any("notes" in record for record in lines_of())
+
+
 def test_a_changed_model_makes_new_pictures(
     run: Run, tiny_pocket: Path, copy_model: Callable[[Path], Path]
 ) -> None:

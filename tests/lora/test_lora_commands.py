@@ -62,6 +62,15 @@ def test_a_recipe_names_its_loras_and_finds_them_again(
     assert told.code == 0 and "changed since" not in told.err
 
 
+def test_what_a_lora_has_seen_nobody_knows(run: Run, tiny_pocket: Path, pocket_lora: Path) -> None:
+    with_lora = run(
+        "generate", "a sks dog", "-m", tiny_pocket, "--lora", pocket_lora, *DRAWING, "-o", "a.png"
+    )
+    without = run("generate", "a sks dog", "-m", tiny_pocket, *DRAWING, "-o", "b.png")
+    assert with_lora.code == without.code == 0, with_lora.err + without.err
+    assert "never seen" not in with_lora.err and "never seen in training: sks" in without.err
+
+
 def test_a_token_in_no_prompt_is_told(run: Run, tiny_pocket: Path, tmp_path: Path) -> None:
     save_file({"<fur>": torch.ones(2, 32)}, str(tmp_path / "fur.safetensors"))
     done = run("generate", "a corgi", "-m", tiny_pocket, "--textual-inversion", "fur", *DRAWING, "--dry-run")
