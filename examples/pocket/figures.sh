@@ -4,8 +4,8 @@
 #   examples/pocket/figures.sh [FOLDER]
 #
 # FOLDER/NAME/report.json and report.html of: pocket (its suite, four seeds), true (renderings of the suite:
-# what a perfect model would draw), noise (pictures without a meaning), steps and guidance (curves over 60 of the prompts). Distances are to the
-# renderings in FOLDER/true-0; CMMD is taken on a CLIP that learns from fresh scenes here. Needs t2i and the Debian
+# what a perfect model would draw), noise (pictures without a meaning), steps and guidance (curves over 90 and 60 of the
+# prompts). Distances are to the renderings in FOLDER/true-0; CMMD is taken on a CLIP that learns from fresh scenes here. Needs t2i and the Debian
 # package fonts-noto-color-emoji, or FONT=PATH of that font.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -40,7 +40,7 @@ PYTHON
 fi
 if [ ! -f "$folder/clip/clip/done.json" ]; then
   [ -f "$folder/scenes/metadata.jsonl" ] ||
-    "$python" "$here/render.py" "$folder/scenes" --scenes 20000 --size 64 --seed 1 ${FONT:+--font "$FONT"}
+    "$python" "$here/render.py" "$folder/scenes" --scenes 20000 --size 64 --seed 2 ${FONT:+--font "$FONT"}
   t2i train --dataset "$folder/scenes" -o "$folder/clip" --method clip --resolution 64 --batch-size 128 --steps 260 \
     --learning-rate 0.001 --lr-warmup-steps 50 --ema-decay 0.99 --overwrite
 fi
@@ -49,9 +49,9 @@ shared=(--reference "$folder/true-0" --clip "$folder/clip/parts/clip")
 measure pocket pocket --prompts pocket --num-images 4 "${shared[@]}"
 measure true --images "$folder/true-1" "${shared[@]}"
 measure noise --images "$folder/noise-0" "${shared[@]}"
-few=(--prompts pocket --limit 60 --num-images 2 --reference "$folder/true-0" --validation-rows 0)
-measure steps pocket "${few[@]}" --sweep scheduler=ddpm,ddim,dpm++2m,unipc --sweep steps=5,10,20,50
-measure guidance pocket "${few[@]}" --sweep guidance-scale=1,2,4,7,10
+few=(--prompts pocket --reference "$folder/true-0" --validation-rows 0)
+measure steps pocket "${few[@]}" --limit 90 --num-images 1 --sweep scheduler=ddpm,ddim,dpm++2m,unipc --sweep steps=5,10,20,50
+measure guidance pocket "${few[@]}" --limit 60 --num-images 2 --sweep guidance-scale=1,2,4,7,10
 
 t2i generate "a corgi playing a trumpet" -N 9 --seed 0 --grid --overwrite -o "$folder/grids/"
 t2i generate "a teddy bear riding a skateboard in the city" -N 9 --seed 0 --grid --overwrite -o "$folder/grids/"
