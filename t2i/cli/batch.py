@@ -266,10 +266,10 @@ class Plan:
         tell = notice if self.config.verbose else None
         metadata, overwrite = self.config.metadata, self.config.overwrite
         lost: list[T2IError] = []
-        warn = cache(notice)  # batches of one prompt have the same to tell: each line once
+        warn = cache(notice)  # groups of one prompt have the same to tell; workers tell theirs themselves
         records = batch.draw_batch(self.todo, self.folder, manifest, metadata, overwrite, limits, tell, warn)
         if self.config.is_shared:
-            records = batch.draw_shared(self.config, self.todo, self.folder, manifest, limits, tell, warn)
+            records = batch.draw_shared(self.config, self.todo, self.folder, manifest, limits, tell, notice)
         with closing(records), self._progress() as advance:
             try:
                 for record in records:

@@ -165,7 +165,8 @@ def test_first_named_first_written(captioned: list[tuple[Plan, str]]) -> None:
 
 
 def _first_mention(concept: str, text: str) -> int:
-    padded = " " + text.replace(",", " ").replace("orange background", "") + " "  # no fruit
+    bare = text.replace(",", " ").replace("orange background", "").replace("pencil sketch", "")
+    padded = f" {bare} "  # neither the fruit nor the tool
     return min(padded.find(f" {word} ") for word in WORDS[concept] if f" {word} " in padded)
 
 
