@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument(
         "--targets", nargs="+", choices=TARGETS, default=list(TARGETS), help="what to compare"
     )
-    parser.add_argument("--steps", type=int, default=310, help="training steps of each UNet")
+    parser.add_argument("--steps", type=int, default=340, help="training steps of each UNet")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each target, with seeds 0, 1, …")
     parser.add_argument("--sampling-steps", type=int, nargs="+", default=[10, 20, 50], help="to draw with")
     parser.add_argument("--images", type=int, default=2, help="pictures of each prompt")

@@ -3,10 +3,10 @@
 #
 #   examples/pocket/figures.sh [FOLDER]
 #
-# FOLDER/NAME/report.json and report.html of: pocket (its suite, four seeds), true (renderings of the suite:
-# what a perfect model would draw), noise (pictures without a meaning), steps and guidance (curves over 90 and 60 of the
-# prompts). Distances are to the renderings in FOLDER/true-0; CMMD is taken on a CLIP that learns from fresh scenes here. Needs t2i and the Debian
-# package fonts-noto-color-emoji, or FONT=PATH of that font.
+# FOLDER/NAME/report.json and report.html of: pocket (its suite, four seeds), true (renderings of the suite: what a
+# perfect model would draw), noise (pictures without a meaning), steps and guidance (curves over 90 and 60 of the
+# prompts). Distances are to the renderings in FOLDER/true-0; CMMD is taken on a CLIP that learns from fresh scenes
+# here. Needs t2i and the Debian package fonts-noto-color-emoji, or FONT=PATH of that font.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 folder=${1:-runs/figures}

@@ -76,7 +76,7 @@ case $kind in
     few=(--resolution 32 --sample-steps 100000 --checkpointing-steps 100000 --report-to none)
     train vae "${few[@]}" --model "$here/../../t2i/assets/pocket" --batch-size 16 --steps 10 --learning-rate 0.0003 --kl-weight 0.0001
     train clip "${few[@]}" --batch-size 64 --steps 20 --learning-rate 0.001 --lr-warmup-steps 5 --ema-decay 0.9
-    train unet "${few[@]}" "${unet[@]}" $(channels --unet-channels 48 96) --batch-size 64 --steps 310 \
+    train unet "${few[@]}" "${unet[@]}" $(channels --unet-channels 48 96) --batch-size 64 --steps 340 \
       --learning-rate 0.002 --lr-warmup-steps 20 --lr-decay 0.6 --ema-decay 0.97 \
       --validation-steps 100000 --memorisation-samples 0
     "$python" "$here/suite.py" --ten "$folder/prompts.jsonl"
