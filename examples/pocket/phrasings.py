@@ -6,7 +6,8 @@ import random
 from collections.abc import Sequence
 
 from backgrounds import CONTENT
-from plans import Part, Plan
+from plans import ALWAYS_TINTED, Part, Plan
+from visibility import NEUTRAL
 from words import NO_ARTICLE, choose_word, main_word, plural, with_article
 
 Words = Sequence[str]
@@ -86,6 +87,7 @@ OPENINGS = ("a picture of ", "an image of ", "a photo of ", "an illustration of 
 # Shares of captions.
 PLAIN = 0.5  # in the plainest words
 FLAT_NAMED, CONTENT_NAMED = 0.70, 0.95  # name the background; a caption that names none means a flat one
+NEUTRAL_NAMED = 0.25  # of the neutral ones behind things in colours of their own; others always are
 BACKGROUND_FIRST = 0.08
 OPENED = 0.2
 DIGITS = 0.15  # write 3 for three
@@ -120,6 +122,12 @@ def _core(plan: Plan, nouns: Sequence[str], words: Words, form: int) -> str:
     names = dict(zip("abc", nouns, strict=False))
     bare = " ".join(filter(None, (plan.parts[-1].colour, words[-1])))
     return RELATIONS[saying][form % len(RELATIONS[saying])].format(**names, the_b=f"the {bare}")
+
+
+def _says_background(plan: Plan, rng: random.Random) -> bool:
+    if plan.kind in ALWAYS_TINTED:
+        return plan.background not in NEUTRAL or rng.random() < NEUTRAL_NAMED
+    return rng.random() < (CONTENT_NAMED if plan.background in CONTENT else FLAT_NAMED)
 
 
 def _background(name: str, form: int, spelling: str) -> str:
@@ -169,7 +177,7 @@ def caption(plan: Plan, rng: random.Random) -> str:
 
     text = _core(plan, nouns, words, form())
     starts_bare = text.startswith(("on ", "at ", "in "))
-    if rng.random() < (CONTENT_NAMED if plan.background in CONTENT else FLAT_NAMED):
+    if _says_background(plan, rng):
         spelling = rng.choice(GRAY_SPELLINGS) if plan.background == "gray" else plan.background
         behind = _background(plan.background, form(), spelling)
         if rng.random() < BACKGROUND_FIRST and behind[0] == " " and not starts_bare and plan.style is None:

@@ -26,7 +26,7 @@ from roles import (
 )
 from styles import STYLES
 from tints import TINTABLE, TINTS
-from visibility import HIDES, SWALLOWS
+from visibility import HIDES, NEUTRAL, SWALLOWS
 from words import UNCOUNTED
 
 VERBS = ("playing", "riding", "wearing", "holding", "chasing")
@@ -67,6 +67,7 @@ SIZES = {
 }
 TINTED = {"placed": 0.15, "counted": 0.25, "pair": 0.05, **dict.fromkeys(VERBS, 0.2)}
 ALWAYS_TINTED = ("coloured", "coloured pair")
+NEUTRAL_OFTENER = 5  # times as often, behind those, as another background
 GLASSES = 0.3  # of those who wear something
 
 OUTLINES_READ_IN = ("single", "placed", "counted", "pair")
@@ -205,6 +206,8 @@ def _draw_plan(rng: random.Random, kind: str, mixture: Mixture) -> Plan:
     style = _draw_style(rng, kind, mixture)
     allowed = STYLES[style].backgrounds if style else tuple(mixture.backgrounds)
     weights = {name: mixture.backgrounds[name] for name in allowed if name in mixture.backgrounds}
+    if kind in ALWAYS_TINTED:
+        weights |= {name: NEUTRAL_OFTENER * weights[name] for name in NEUTRAL if name in weights}
     (background,) = rng.choices(list(weights), list(weights.values()))
     parts = _draw_cast(rng, kind, mixture, background, style)
     if style is None or STYLES[style].shows_colours:

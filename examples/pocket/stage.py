@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from glyphs import GlyphSource
 from plans import Part
 
-Option = TypeVar("Option")
 DESIGN_PX = 128  # the picture size for which lengths are written
 
 
@@ -71,10 +68,6 @@ class Stage:
     def between(self, low: float, high: float) -> float:
         """Draw a length, given in px at 128, in px of this picture."""
         return self._rng.uniform(low, high) * self.unit
-
-    def choose(self, options: Sequence[Option]) -> Option:
-        """Draw one of several layouts."""
-        return self._rng.choice(options)
 
     def new(self, part: Part, longer_side: float, layer: int = 0) -> Thing:
         """Make a thing of this size, px, not yet placed."""

@@ -24,7 +24,7 @@ from phrasings import CONTENT_PHRASES, plain_caption
 from plans import Part, Plan, draw_kind, draw_plan
 from styles import STYLES
 from tints import NATURAL, TINTS
-from visibility import HIDES, SWALLOWS
+from visibility import HIDES, NEUTRAL, SWALLOWS
 
 from t2i.evaluation.questions import CATEGORIES, Question
 from t2i.evaluation.vocabulary import PLACES
@@ -86,10 +86,10 @@ def question_of(plan: Plan) -> Question:
 
 
 def _free_background(rng: random.Random, parts: tuple[Part, ...]) -> str:
-    """A flat colour before which all of these can be seen."""
+    """A flat colour before which all of these can be seen; a neutral one if all have colours of their own."""
     return rng.choice([
         name
-        for name in backgrounds.FLAT
+        for name in (NEUTRAL if all(part.colour for part in parts) else backgrounds.FLAT)
         if not any(
             part.colour in SWALLOWS[name] if part.colour else part.concept in HIDES.get(name, ())
             for part in parts

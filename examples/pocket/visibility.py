@@ -42,3 +42,6 @@ SWALLOWS: dict[str, frozenset[str]] = {
     "underwater": frozenset({"blue"}),
 }
 """Background → tints that would hide a thing before it."""
+
+NEUTRAL = ("white", "gray")
+"""Before one of these stand things in colours of their own where the caption leaves the background open."""

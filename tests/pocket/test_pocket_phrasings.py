@@ -86,6 +86,19 @@ def test_the_background_can_be_left_out() -> None:
     assert plain_caption(plan, names_background=False) == "a stack of books above the earth"
 
 
+def test_coloured_things_whose_background_is_left_open_stand_before_a_neutral_one() -> None:
+    rng = random.Random(3)
+
+    def leaves_it_open(background: str) -> int:
+        plan = Plan("coloured pair", (Part("car", "blue"), Part("egg", "green")), background, "and")
+        bare = Plan("pair", (Part("car"), Part("egg")), background, "and")
+        assert any(background not in caption(bare, rng) for _ in range(40))
+        return sum(background not in caption(plan, rng) for _ in range(40))
+
+    assert [leaves_it_open(name) for name in ("red", "orange", "black")] == [0, 0, 0]
+    assert 15 < leaves_it_open("white") < 40
+
+
 def test_every_relation_verb_background_and_style_can_be_said() -> None:
     assert set(RELATIONS) == {*PLANNED, "in front of", "on top of", "between", *VERBS}
     assert set(CONTENT_PHRASES) == set(CONTENT) and set(STYLE_PHRASES) == set(STYLES)

@@ -73,6 +73,21 @@ def test_several_of_a_kind_never_overlap(placed: dict[str, Placed]) -> None:
     assert numbers == {2, 3, 4, 5}
 
 
+def test_each_number_has_one_arrangement(placed: dict[str, Placed]) -> None:
+    middle = PX / 2
+    for _, things in placed["counted"]:
+        quadrants = {(thing.x > middle, thing.y > middle) for thing in things}
+        if len(things) == 2:
+            assert things[0].x < middle < things[1].x
+        elif len(things) == 3:
+            top, left, right = things
+            assert top.y < middle < min(left.y, right.y) and left.x < top.x < right.x
+        else:
+            assert len(quadrants) == 4
+        if len(things) == 5:
+            assert abs(things[2].x - middle) < PX / 6 and abs(things[2].y - middle) < PX / 6
+
+
 def test_a_thing_stands_where_its_place_word_says(placed: dict[str, Placed]) -> None:
     seen = set()
     for plan, (thing,) in placed["placed"]:

@@ -14,6 +14,7 @@ from composing import draw_allowed_plan
 from glyphs import all_concepts
 from mixtures import MIXTURES
 from plans import (
+    ALWAYS_TINTED,
     OPPOSITES,
     OTHER_WAY_ROUND,
     RELATIONS,
@@ -27,7 +28,7 @@ from plans import (
 )
 from styles import STYLES
 from tints import TINTABLE, TINTS
-from visibility import HIDES, SWALLOWS
+from visibility import HIDES, NEUTRAL, SWALLOWS
 from words import MAIN_WORDS, SYNONYMS, UNCOUNTED
 
 POCKET = MIXTURES["pocket"]
@@ -63,10 +64,15 @@ def test_a_mixture_is_plain_data_with_known_names() -> None:
 
 
 def test_shares_are_those_of_the_mixture(plans: list[Plan]) -> None:
-    kinds, grounds = Counter(p.kind for p in plans), Counter(p.background for p in plans)
+    kinds = Counter(p.kind for p in plans)
     for kind, weight in POCKET.kinds.items():
         assert abs(kinds[kind] / len(plans) - weight) < 0.02 and kinds[kind] > 0, kind
-    assert all(0.035 < grounds[name] / len(plans) < 0.075 for name in BACKGROUNDS)
+    grounds = Counter(p.background for p in plans if p.kind not in ALWAYS_TINTED)
+    assert all(0.035 < grounds[name] / grounds.total() < 0.075 for name in BACKGROUNDS)
+    behind_tints = Counter(p.background for p in plans if p.kind in ALWAYS_TINTED)
+    assert all(
+        (0.1 < behind_tints[name] / behind_tints.total() < 0.25) == (name in NEUTRAL) for name in BACKGROUNDS
+    )
     styles = Counter(p.style for p in plans)
     assert all(0.005 < styles[name] / len(plans) < 0.025 for name in STYLES)
 
