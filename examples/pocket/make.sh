@@ -12,8 +12,9 @@
 # are the words that the new captions have too.
 #
 # Needs t2i installed; all but --quick also the Debian package fonts-noto-color-emoji, or FONT=PATH of that font.
-# TRAIN_OPTIONS=--compile uses a CPU best: batches of 128 in one process on two cores are 80 pictures a second. (Batches
-# of 64 with --num-processes 2 were 50: each process then steps through Muon by itself, and gradients are exchanged.)
+# TRAIN_OPTIONS=--compile uses a CPU best: batches of 128 in one process on two cores are 80 pictures a second, 140
+# where there is AMX. (Batches of 64 with --num-processes 2 were 50 instead of the 80: each process then steps through
+# Muon by itself, and gradients are exchanged.)
 #
 # Killed or stopped at any moment, run the same again: each stage goes on from its newest checkpoint (there is none
 # within the short stages of --quick, which begin anew). So
