@@ -34,17 +34,17 @@ class Mixture:
 MIXTURES = {
     "pocket": Mixture(
         kinds={
-            "single": 0.105,
+            "single": 0.115,
             "coloured": 0.09,
             "placed": 0.02,
-            "counted": 0.2,
-            "pair": 0.17,
+            "counted": 0.19,
+            "pair": 0.15,
             "coloured pair": 0.19,
             "in front of": 0.015,
             "on top of": 0.02,
             "between": 0.015,
             "playing": 0.04,
-            "riding": 0.06,
+            "riding": 0.08,
             "wearing": 0.045,
             "holding": 0.015,
             "chasing": 0.015,

@@ -167,13 +167,14 @@ def _holding(plan: Plan, stage: Stage) -> tuple[Thing, ...]:
 
 def _riding(plan: Plan, stage: Stage) -> tuple[Thing, ...]:
     rider, mount = plan.parts
-    ridden = stage.new(mount, stage.between(70, 84), layer=0 if mount.concept in RIDDEN_FROM_BEFORE else 1)
+    ridden = stage.new(mount, stage.between(78, 92), layer=0 if mount.concept in RIDDEN_FROM_BEFORE else 1)
     ridden = stage.put(ridden, stage.between(58, 70), stage.picture)
     ridden = stage.put(ridden, ridden.x, ridden.y - stage.between(3, 8))
     x, y = ridden.point(*SEATS[mount.concept])
-    who = stage.new(rider, min(stage.between(54, 66), y - stage.unit), layer=1 - ridden.layer)
-    if who.width > 60 * stage.unit:
-        who = stage.new(rider, 60 * stage.unit, layer=who.layer)
+    # As large as there is room above: at 64 px a face is lost that is shorter than 12.
+    who = stage.new(rider, min(stage.between(72, 86), y - stage.unit), layer=1 - ridden.layer)
+    if who.width > 76 * stage.unit:
+        who = stage.new(rider, 76 * stage.unit, layer=who.layer)
     return stage.put(who, x, y - who.height / 2), ridden
 
 

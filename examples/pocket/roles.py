@@ -11,6 +11,7 @@ from glyphs import all_concepts
 
 TOYS_WITH_FACE = ("teddy bear", "robot", "ghost", "alien", "snowman", "pumpkin")
 HEADGEAR = ("crown", "top hat")
+MOUNTED_IN_LIFE = ("skateboard", "scooter", "bicycle", "motorcycle", "sled", "horse", "elephant", "camel")
 
 # Seen from the side with legs or wings, so that they seem to run or fly to where they look.
 CHASERS = (

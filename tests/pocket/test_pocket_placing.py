@@ -143,8 +143,10 @@ def test_riders_sit_on_the_seat(placed: dict[str, Placed]) -> None:
         x, y = mount.point(*anchors.SEATS[mount.concept])
         assert abs(rider.y + rider.height / 2 - y) <= 1, plan
         assert abs(rider.x - x) <= 1 or edges(rider)[0] == 0 or edges(rider)[2] == PX, plan
-        assert rider.y < mount.y, plan
+        assert edges(rider)[1] < mount.y, plan
         assert (rider.layer > mount.layer) == (mount.concept in anchors.RIDDEN_FROM_BEFORE), plan
+        # As large as there is room above, or so large that a face can be told at half the size.
+        assert max(rider.width, rider.height) >= min(70, y - 2), plan
 
 
 def test_hats_are_on_heads_and_glasses_before_eyes(placed: dict[str, Placed]) -> None:
