@@ -175,7 +175,7 @@ class Plan:
             "run_seed": self.parsed.run_seed,
             "done": len(self.done),
             "todo": len(self.todo),
-            "estimated_s": round(seconds, 1) if seconds is not None else None,
+            "estimated_s": round(seconds, 4) if seconds is not None else None,
             "estimated_bytes": self.estimate.size_bytes if self.estimate else None,
             "estimate_is_measured": self.estimate.measured if self.estimate else None,
         }
